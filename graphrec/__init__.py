@@ -1,0 +1,1 @@
+"""Graph recommenders on heterogeneous graphs: datasets to graphs, training, ranking, explanation, forgetting."""

@@ -1,0 +1,393 @@
+"""The contract that every model keeps: what it reads, how it trains, how it scores.
+
+The parts are small and say what a model can do. A model that is trained by gradients offers :meth:`GraphRecommender.phases`,
+a closed form offers :meth:`GraphRecommender.solve`; both score by :meth:`GraphRecommender.score`. Letters used below:
+U users, I items, E edges of the ranked behaviour, B batch, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from graphrec.errors import InputError
+from graphrec.graphs.adjacency import Adjacency, EdgeType, adjacency
+from graphrec.datasets.dataset import RecDataset
+
+EdgeWeight = Tensor | Mapping[EdgeType, Tensor] | None
+"""A weight for each edge, in edge-list order; a bare tensor is for the ranked behaviour."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a model cannot do without, checked before any work.
+
+    Attributes:
+        kg: triples of a knowledge graph.
+        features: names of item features, such as ``("text",)``.
+        tags: tag assignments.
+        trust: links between users.
+        labels: labelled pairs (click prediction).
+        time: a time for each interaction.
+    """
+
+    kg: bool = False
+    features: tuple[str, ...] = ()
+    tags: bool = False
+    trust: bool = False
+    labels: bool = False
+    time: bool = False
+
+    def check(self, data: RecDataset, model: str) -> None:
+        """Raise an :class:`InputError` that names everything ``data`` lacks and the builder call that adds it."""
+        kinds = {(source, target) for source, _, target in data.tables}
+        target_table = data.tables[data.target]
+        lacking = []
+        if self.kg and not any("entity" in pair or pair == ("item", "item") for pair in kinds):
+            lacking.append("a knowledge graph (Builder.triples, or a kg_final.txt beside the interactions)")
+        for name in self.features:
+            if ("item", name) not in data.features:
+                have = ", ".join(sorted(f for node, f in data.features if node == "item")) or "none"
+                lacking.append(f"item features {name!r} (Builder.features; present: {have})")
+        if self.tags and not any("tag" in pair for pair in kinds):
+            lacking.append("tags (Builder.tags)")
+        if self.trust and ("user", "user") not in kinds:
+            lacking.append("links between users (Builder.links)")
+        if self.labels and target_table.label is None:
+            lacking.append("labelled pairs (Builder.interactions(label=…))")
+        if self.time and target_table.time is None:
+            lacking.append("a time for each interaction (Builder.interactions(time=…))")
+        if lacking:
+            raise InputError(f"{model} needs {'; '.join(lacking)}; dataset {data.name!r} has none.")
+
+
+@dataclass(frozen=True)
+class GraphInputs:
+    """All that a model reads of a dataset: the training graph with its edge ids, and the features it asked for.
+
+    Attributes:
+        graph: node counts, ``edge_index`` (int64, (2, E)), ``edge_id`` and attributes for each edge type, features as
+            ``x_<name>`` of their node store.
+        target: the edge type of the ranked behaviour.
+        fingerprint: the fingerprint of the dataset the graph was made from.
+    """
+
+    graph: HeteroData
+    target: EdgeType
+    fingerprint: str
+
+    @classmethod
+    def from_dataset(
+        cls,
+        data: RecDataset,
+        *,
+        edge_types: Sequence[EdgeType] | None = None,
+        features: Sequence[tuple[str, str]] = (),
+    ) -> GraphInputs:
+        """The training graph of ``data``, cut to some edge types (default: the ranked behaviour) and features."""
+        graph = data.graph(part="train", edge_types=edge_types or (data.target,))
+        for node_type, name in features:
+            graph[node_type][f"x_{name}"] = torch.as_tensor(data.features[node_type, name])
+        return cls(graph, data.target, data.fingerprint)
+
+    @property
+    def num_users(self) -> int:
+        """U, with users that have no training edge."""
+        return int(self.graph[self.target[0]].num_nodes)
+
+    @property
+    def num_items(self) -> int:
+        """I, with items that have no training edge."""
+        return int(self.graph[self.target[2]].num_nodes)
+
+    def adjacency(self, edge_type: EdgeType | None = None) -> Adjacency:
+        """The (source x target) matrix of one edge type (default: users x items), with edge ids; cached on the graph."""
+        return adjacency(self.graph, edge_type or self.target)
+
+    def apply(self, function: Callable[[Tensor], Tensor]) -> GraphInputs:
+        """The same inputs with ``function`` applied to every tensor (a move to another device, a change of dtype)."""
+        return replace(self, graph=self.graph.clone().apply(function))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Training examples, each tied to the edge it was drawn from.
+
+    Attributes:
+        edge_id: (B,) int64, the edge of each example.
+        weight: (B,) float, what the example's loss is multiplied by.
+        generator: the stream for random draws within the step (dropout); None where the model draws nothing.
+        subgraph: the sampled neighbourhood with global ids, None when the full graph is used.
+    """
+
+    edge_id: Tensor
+    weight: Tensor
+    generator: torch.Generator | None = None
+    subgraph: HeteroData | None = None
+
+    def __len__(self) -> int:
+        return int(self.edge_id.shape[0])
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        size = len(self)
+        changed = {
+            field.name: function(value)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor) and value.dim() > 0 and len(value) == size
+        }
+        return replace(self, **changed)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The batch on another device."""
+        changed = {
+            field.name: value.to(device)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **changed)
+
+    def shard(self, rank: int, world_size: int) -> Self:
+        """Every ``world_size``-th example from ``rank`` on: one process's share of the global batch.
+
+        Tensors whose first dimension is not B (negatives that all examples share) stay whole.
+        """
+        return self._map(lambda tensor: tensor[rank::world_size])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairBatch(Batch):
+    """Users with a positive item and negatives.
+
+    Attributes:
+        users: (B,) int64.
+        items: (B,) int64, the positives.
+        negatives: (B, n) int64, own negatives of each example; or (n,), shared by all (then ``shared`` is True).
+        shared: whether all examples share the negatives.
+    """
+
+    users: Tensor
+    items: Tensor
+    negatives: Tensor
+    shared: bool = False
+
+    def shard(self, rank: int, world_size: int) -> Self:
+        """One process's share; shared negatives stay whole even when there are B of them."""
+        part = super().shard(rank, world_size)
+        return replace(part, negatives=self.negatives) if self.shared else part
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One part of an epoch: its batches, its loss, what it trains.
+
+    An epoch runs the phases in order. A phase without parameters is work done once an epoch (refreshing attention, drawing
+    a graph): its loss is called for each of its batches without gradients, and nothing is stepped.
+
+    Attributes:
+        name: unique within the model; names the stream of its random draws and its loss in the history.
+        batches: ``(epoch, generator) -> batches`` of that epoch, made on the model's device. The same (epoch, generator
+            state) gives the same batches.
+        loss: ``loss(batch, edge_weight=None) -> named terms``, each a mean over the batch's weights; their sum is
+            minimised.
+        parameters: what the phase's optimiser steps.
+        optimiser: makes the optimiser from the parameters.
+    """
+
+    name: str
+    batches: Callable[[int, torch.Generator], Iterable[Batch]]
+    loss: Callable[..., Mapping[str, Tensor]]
+    parameters: Sequence[nn.Parameter] = ()
+    optimiser: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None = None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Final representations whose dot product is the score: users (U, D), items (I, D)."""
+
+    users: Tensor
+    items: Tensor
+
+
+@dataclass(frozen=True)
+class Derived:
+    """Something made from edges that has to be made anew when they change.
+
+    Attributes:
+        edge_types: the edge types it was made from.
+        rebuild: makes it again from the model's present inputs.
+    """
+
+    edge_types: tuple[EdgeType, ...]
+    rebuild: Callable[[], object]
+
+
+class GraphRecommender(nn.Module):
+    """Base of all models.
+
+    A subclass lists its hyper-parameters as keyword arguments of ``__init__`` and hands every one of them to
+    ``super().__init__(inputs, …)``, which keeps them in :attr:`hparams`; they are what a run writes to its config.
+
+    Args:
+        inputs: the dataset, or the inputs taken from it earlier.
+        **hparams: the hyper-parameters of the subclass, JSON values.
+    """
+
+    needs: ClassVar[Needs] = Needs()
+    tasks: ClassVar[frozenset[str]] = frozenset({"rank"})
+
+    def __init__(self, inputs: GraphInputs | RecDataset, **hparams: Any) -> None:
+        super().__init__()
+        if isinstance(inputs, RecDataset):
+            self.needs.check(inputs, type(self).__name__)
+            inputs = self.inputs(inputs, **hparams)
+        self.graph_inputs = inputs
+        self.hparams: dict[str, Any] = hparams
+        self._encoded: tuple[tuple[tuple[int, int], ...], Encoded] | None = None
+
+    @classmethod
+    def inputs(cls, data: RecDataset, **hparams: Any) -> GraphInputs:
+        """What the model reads of ``data``: by default the training edges of the ranked behaviour."""
+        return GraphInputs.from_dataset(data)
+
+    @property
+    def num_users(self) -> int:
+        """U."""
+        return self.graph_inputs.num_users
+
+    @property
+    def num_items(self) -> int:
+        """I."""
+        return self.graph_inputs.num_items
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's edges are, and its parameters with them."""
+        return self.graph_inputs.graph[self.graph_inputs.target].edge_index.device
+
+    def phases(self) -> Sequence[Phase]:
+        """The parts of an epoch; empty for a closed form."""
+        return ()
+
+    def solve(self) -> None:
+        """Compute a closed-form model; a model with phases has nothing to solve."""
+        if not self.phases():
+            raise InputError(f"{type(self).__name__} defines neither phases() nor solve().")
+
+    def encode(self, *, edge_weight: EdgeWeight = None) -> Encoded:
+        """Final representations, for models whose score is their dot product.
+
+        Raises:
+            InputError: the model's score is no dot product of fixed representations.
+        """
+        raise InputError(f"{type(self).__name__} has no representations whose dot product is its score.")
+
+    @classmethod
+    def encodes(cls) -> bool:
+        """Whether :meth:`encode` is there."""
+        return cls.encode is not GraphRecommender.encode
+
+    def encoded(self) -> Encoded:
+        """:meth:`encode` without gradients, kept until a parameter changes or the mode is switched."""
+        key = tuple((parameter.data_ptr(), parameter._version) for parameter in self.parameters())
+        if self._encoded is None or self._encoded[0] != key:
+            with torch.no_grad():
+                self._encoded = (key, self.encode())
+        return self._encoded[1]
+
+    def score(
+        self, users: Tensor, items: Tensor | None = None, *, edge_weight: EdgeWeight = None
+    ) -> Tensor:
+        """Scores of users for items; larger is better.
+
+        Args:
+            users: (B,) int64.
+            items: None for all items; (P,) the same candidates for all users; (B, P) candidates of each user.
+            edge_weight: a weight for each edge the scores rest on; differentiable.
+
+        Returns:
+            (B, I), (B, P) and (B, P) float.
+        """
+        live = self.training or torch.is_grad_enabled() or edge_weight is not None
+        encoded = self.encode(edge_weight=edge_weight) if live else self.encoded()
+        rows = encoded.users[users]
+        if items is None:
+            return rows @ encoded.items.T
+        if items.dim() == 1:
+            return rows @ encoded.items[items].T
+        return torch.einsum("bd,bpd->bp", rows, encoded.items[items])
+
+    def score_history(self, items: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Scores of all items for somebody new who is known by a list of items.
+
+        Args:
+            items: (H,) int64, the history.
+            weight: (H,) float, how much each counts; None: 1.
+
+        Returns:
+            (I,) float.
+
+        Raises:
+            InputError: the model has no fold-in.
+        """
+        raise InputError(f"{type(self).__name__} cannot score a history of a user it was not trained on.")
+
+    @classmethod
+    def folds_in(cls) -> bool:
+        """Whether :meth:`score_history` is there."""
+        return cls.score_history is not GraphRecommender.score_history
+
+    def derived(self) -> Mapping[str, Derived]:
+        """Every attribute made from edges, by name."""
+        return {}
+
+    def batch_weight(self, batch: Batch, terms: Tensor) -> Tensor:
+        """Mean of per-example terms (B,) under the batch's weights: ``sum(weight * terms) / B``."""
+        return (batch.weight * terms).sum() / max(len(batch), 1)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch between training and evaluation; what :meth:`encoded` kept is dropped."""
+        self._encoded = None
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # Edges and matrices made from them are no parameters, but they have to be where the parameters are.
+        super()._apply(fn, recurse)
+        self._encoded = None
+        for name, value in list(vars(self).items()):
+            if isinstance(value, (Adjacency, GraphInputs)):
+                setattr(self, name, value.apply(fn))
+        return self
+
+
+def epoch_batches(
+    pairs: tuple[Tensor, Tensor, Tensor],
+    negatives: Callable[[slice], tuple[Tensor, bool]],
+    batch_size: int,
+    generator: torch.Generator | None = None,
+) -> Iterator[PairBatch]:
+    """Cut an epoch's (users, items, edge ids) into batches, the last one short.
+
+    Args:
+        pairs: three (T,) tensors.
+        negatives: from the slice of the epoch to its negatives and whether they are shared.
+        batch_size: B.
+        generator: handed on to each batch.
+    """
+    users, items, edge_id = pairs
+    for start in range(0, len(users), batch_size):
+        part = slice(start, min(start + batch_size, len(users)))
+        drawn, shared = negatives(part)
+        yield PairBatch(
+            edge_id=edge_id[part],
+            weight=torch.ones(part.stop - part.start, device=users.device),
+            generator=generator,
+            users=users[part],
+            items=items[part],
+            negatives=drawn,
+            shared=shared,
+        )
