@@ -8,7 +8,7 @@ U users, I items, E edges of the ranked behaviour, B batch, D width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -136,18 +136,18 @@ class Batch:
     def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
         size = len(self)
         changed = {
-            field.name: function(value)
-            for field in fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor) and value.dim() > 0 and len(value) == size
+            entry.name: function(value)
+            for entry in fields(self)
+            if isinstance(value := getattr(self, entry.name), Tensor) and value.dim() > 0 and len(value) == size
         }
         return replace(self, **changed)
 
     def to(self, device: torch.device | str) -> Self:
         """The batch on another device."""
         changed = {
-            field.name: value.to(device)
-            for field in fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor)
+            entry.name: value.to(device)
+            for entry in fields(self)
+            if isinstance(value := getattr(self, entry.name), Tensor)
         }
         return replace(self, **changed)
 
@@ -226,6 +226,21 @@ class Derived:
     rebuild: Callable[[], object]
 
 
+@dataclass(frozen=True)
+class Preset:
+    """A named recipe: hyper-parameters of the model, and options of ``fit`` that go with them.
+
+    Attributes:
+        model: keyword arguments of the model.
+        fit: keyword arguments of ``fit``.
+        note: what it is for and what it was chosen on.
+    """
+
+    model: Mapping[str, Any] = field(default_factory=dict)
+    fit: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+
 class GraphRecommender(nn.Module):
     """Base of all models.
 
@@ -239,6 +254,9 @@ class GraphRecommender(nn.Module):
 
     needs: ClassVar[Needs] = Needs()
     tasks: ClassVar[frozenset[str]] = frozenset({"rank"})
+    presets: ClassVar[Mapping[str, Preset]] = {}
+    # Parameters with a row for each node, and whose rows they are: what can be copied by raw id from another run.
+    row_parameters: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, inputs: GraphInputs | RecDataset, **hparams: Any) -> None:
         super().__init__()
