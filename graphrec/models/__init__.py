@@ -1,1 +1,52 @@
-""""""
+"""The models, one file each. A new one is its file, its test and one line here."""
+
+from __future__ import annotations
+
+from graphrec.errors import unknown
+from graphrec.models.base import GraphInputs, GraphRecommender
+from graphrec.models.bpr_mf import BPRMF
+from graphrec.models.bspm import BSPM
+from graphrec.models.ease import EASE
+from graphrec.models.gfcf import GFCF
+from graphrec.models.item_knn import ItemKNN
+from graphrec.models.lightgcn import LightGCN
+from graphrec.models.ngcf import NGCF
+from graphrec.models.popularity import Popularity
+from graphrec.models.rp3beta import RP3beta
+from graphrec.models.user_knn import UserKNN
+
+MODELS: dict[str, type[GraphRecommender]] = {
+    model.__name__: model
+    for model in (BPRMF, BSPM, EASE, GFCF, ItemKNN, LightGCN, NGCF, Popularity, RP3beta, UserKNN)
+}
+
+
+def resolve(name: str) -> type[GraphRecommender]:
+    """The model class of a name; case and hyphens do not matter.
+
+    Raises:
+        InputError: no model has that name; the nearest one is named.
+    """
+    folded = {known.casefold(): model for known, model in MODELS.items()}
+    key = name.casefold().replace("-", "").replace("_", "")
+    if key not in folded:
+        raise unknown("model", name, MODELS)
+    return folded[key]
+
+
+__all__ = [
+    "BPRMF",
+    "BSPM",
+    "EASE",
+    "GFCF",
+    "MODELS",
+    "NGCF",
+    "GraphInputs",
+    "GraphRecommender",
+    "ItemKNN",
+    "LightGCN",
+    "Popularity",
+    "RP3beta",
+    "UserKNN",
+    "resolve",
+]

@@ -7,7 +7,7 @@ U users, I items, E edges of the ranked behaviour, B batch, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
@@ -21,6 +21,11 @@ from graphrec.datasets.dataset import RecDataset
 
 EdgeWeight = Tensor | Mapping[EdgeType, Tensor] | None
 """A weight for each edge, in edge-list order; a bare tensor is for the ranked behaviour."""
+
+
+def target_weight(edge_weight: EdgeWeight, edge_type: EdgeType) -> Tensor | None:
+    """The weights of one edge type, (E,) in edge-list order, or None where none were given for it."""
+    return edge_weight.get(edge_type) if isinstance(edge_weight, Mapping) else edge_weight
 
 
 @dataclass(frozen=True)
@@ -380,32 +385,3 @@ class GraphRecommender(nn.Module):
             if isinstance(value, (Adjacency, GraphInputs)):
                 setattr(self, name, value.apply(fn))
         return self
-
-
-def epoch_batches(
-    pairs: tuple[Tensor, Tensor, Tensor],
-    negatives: Callable[[slice], tuple[Tensor, bool]],
-    batch_size: int,
-    generator: torch.Generator | None = None,
-) -> Iterator[PairBatch]:
-    """Cut an epoch's (users, items, edge ids) into batches, the last one short.
-
-    Args:
-        pairs: three (T,) tensors.
-        negatives: from the slice of the epoch to its negatives and whether they are shared.
-        batch_size: B.
-        generator: handed on to each batch.
-    """
-    users, items, edge_id = pairs
-    for start in range(0, len(users), batch_size):
-        part = slice(start, min(start + batch_size, len(users)))
-        drawn, shared = negatives(part)
-        yield PairBatch(
-            edge_id=edge_id[part],
-            weight=torch.ones(part.stop - part.start, device=users.device),
-            generator=generator,
-            users=users[part],
-            items=items[part],
-            negatives=drawn,
-            shared=shared,
-        )

@@ -1,0 +1,214 @@
+"""What every model inherits: one suite for the contract of GraphRecommender.
+
+A model's test class sets ``model_class`` and, where its defaults are too slow or too large for a dataset of 160 users,
+``hparams`` and ``epochs``.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+import graphrec
+from graphrec import randomness
+from graphrec.datasets.dataset import RecDataset
+from graphrec.models import GraphRecommender, Popularity
+from graphrec.models.base import GraphInputs
+from tests.models.planted import planted
+
+
+def trained(model: GraphRecommender, epochs: int, seed: int = 0) -> GraphRecommender:
+    """Train by the contract alone: phases in order, every batch, plain steps; or solve."""
+    phases = model.phases()
+    if not phases:
+        model.solve()
+        return model.eval()
+    optimisers = [phase.optimiser(phase.parameters) if phase.optimiser else None for phase in phases]
+    model.train()
+    for epoch in range(epochs):
+        for phase, optimiser in zip(phases, optimisers, strict=True):
+            stream = randomness.generator(seed, f"batches/{phase.name}", epoch)
+            for batch in phase.batches(epoch, stream):
+                if optimiser is None:
+                    with torch.no_grad():
+                        phase.loss(batch)
+                    continue
+                optimiser.zero_grad()
+                sum(phase.loss(batch).values()).backward()
+                optimiser.step()
+    return model.eval()
+
+
+def scores(model: GraphRecommender) -> torch.Tensor:
+    """All scores, without gradients."""
+    with torch.no_grad():
+        return model.score(torch.arange(model.num_users))
+
+
+class ModelConformance:
+    """The suite; see the module."""
+
+    model_class: ClassVar[type[GraphRecommender]]
+    hparams: ClassVar[dict[str, Any]] = {}
+    epochs: ClassVar[int] = 30
+    # How far above popularity's recall the model has to come on the planted data.
+    margin: ClassVar[float] = 0.1
+    tolerance: ClassVar[float] = 1e-5
+
+    @pytest.fixture(scope="class")
+    def data(self) -> RecDataset:
+        return planted()
+
+    @pytest.fixture(scope="class")
+    def model(self, data: RecDataset) -> GraphRecommender:
+        return trained(self.make(data), self.epochs)
+
+    def make(self, inputs: RecDataset | GraphInputs) -> GraphRecommender:
+        return self.model_class(inputs, **self.hparams)
+
+    def test_hparams_are_the_signature_and_json(self, model: GraphRecommender) -> None:
+        names = set(inspect.signature(self.model_class.__init__).parameters) - {"self", "inputs"}
+        assert set(model.hparams) == names
+        assert json.loads(json.dumps(model.hparams)) == model.hparams
+
+    def test_scores_agree_between_the_three_forms(self, model: GraphRecommender) -> None:
+        users = torch.tensor([3, 0, 7])
+        with torch.no_grad():
+            everything = model.score(users)
+            candidates = torch.tensor([5, 1, 30])
+            own = torch.tensor([[5, 1], [2, 9], [0, 4]])
+            assert everything.shape == (3, model.num_items)
+            torch.testing.assert_close(
+                model.score(users, candidates), everything[:, candidates], rtol=1e-4, atol=1e-6
+            )
+            torch.testing.assert_close(
+                model.score(users, own), everything.gather(1, own), rtol=1e-4, atol=1e-6
+            )
+        assert torch.isfinite(everything).all()
+
+    def test_gradients_reach_every_parameter(self, data: RecDataset) -> None:
+        model = self.make(data)
+        phases = model.phases()
+        if not phases:
+            assert not list(model.parameters())
+            return
+        model.train()
+        for phase in phases:
+            stream = randomness.generator(0, f"batches/{phase.name}")
+            for batch in phase.batches(0, stream):
+                if phase.parameters:
+                    sum(phase.loss(batch).values()).backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
+            assert parameter.grad.abs().max() > 0, name
+
+    def test_training_lowers_the_loss(self, data: RecDataset) -> None:
+        model = self.make(data)
+        if not model.phases():
+            pytest.skip("a closed form has no training loss")
+
+        def total() -> float:
+            sums = 0.0
+            with torch.no_grad():
+                for phase in model.eval().phases():
+                    for batch in phase.batches(0, randomness.generator(0, "probe")):
+                        sums += float(sum(phase.loss(batch).values()))
+            return sums
+
+        before = total()
+        trained(model, self.epochs)
+        assert total() < before
+
+    def test_a_weight_of_zero_takes_an_example_out(self, data: RecDataset) -> None:
+        import dataclasses
+
+        model = self.make(data)
+        if not model.phases():
+            pytest.skip("a closed form has no batches")
+        model.eval()
+        for phase in model.phases():
+            if not phase.parameters:
+                continue
+            batch = next(iter(phase.batches(0, randomness.generator(0, "probe"))))
+            silent = dataclasses.replace(batch, weight=torch.zeros_like(batch.weight))
+            assert float(sum(phase.loss(silent).values()).detach()) == 0.0
+
+    def test_same_seed_same_numbers(self, data: RecDataset, model: GraphRecommender) -> None:
+        again = trained(self.make(data), self.epochs)
+        assert torch.equal(scores(model), scores(again))
+
+    def test_better_than_popularity(self, data: RecDataset, model: GraphRecommender) -> None:
+        if self.model_class is Popularity:
+            pytest.skip("this is popularity")
+        floor = graphrec.evaluate(trained(Popularity(data), 0), data, ks=(10,))["recall@10"]
+        assert graphrec.evaluate(model, data, ks=(10,))["recall@10"] > floor + self.margin
+
+    def test_state_survives_a_round_trip(self, data: RecDataset, model: GraphRecommender) -> None:
+        fresh = self.make(model.graph_inputs)
+        fresh.load_state_dict(copy.deepcopy(model.state_dict()))
+        assert torch.equal(scores(fresh.eval()), scores(model))
+
+    def test_permuted_ids_permute_the_scores(self, data: RecDataset, model: GraphRecommender) -> None:
+        draws = np.random.default_rng(5)
+        users, items = draws.permutation(model.num_users), draws.permutation(model.num_items)
+        permuted_data = planted(user_ids=users, item_ids=items)
+        permuted = self.make(permuted_data)
+        order = {"user": torch.as_tensor(users), "item": torch.as_tensor(items)}
+        if model.phases():
+            state = copy.deepcopy(model.state_dict())
+            for name, node_type in model.row_parameters.items():
+                rows = state[name].clone()
+                rows[order[node_type]] = state[name]
+                state[name] = rows
+            permuted.load_state_dict(state)
+            permuted.eval()
+        else:
+            trained(permuted, 0)
+        expected = scores(model)
+        found = scores(permuted)[order["user"]][:, order["item"]]
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=self.tolerance)
+
+    def test_an_item_without_edges_changes_nothing_else(self, data: RecDataset) -> None:
+        """A user whose edges are all removed no longer tells the model anything: two such users score alike."""
+        if not self.model_class.folds_in() and not self.model_class.encodes():
+            pytest.skip("scores rest on more than a history or a vector")
+        pairs = data.pairs("train")
+        removed = pairs.edge_id[pairs.indptr[0] : pairs.indptr[1]]
+        model = trained(self.make(data.without(removed)), min(self.epochs, 2))
+        assert torch.isfinite(scores(model)).all()
+        assert int(model.graph_inputs.adjacency().degrees(0)[0]) == 0
+
+    def test_history_of_a_known_user_gives_the_known_scores(
+        self, data: RecDataset, model: GraphRecommender
+    ) -> None:
+        if not self.model_class.folds_in():
+            pytest.skip("no fold-in")
+        pairs = data.pairs("train")
+        history = torch.as_tensor(pairs.items[pairs.indptr[4] : pairs.indptr[5]].astype(np.int64))
+        with torch.no_grad():
+            torch.testing.assert_close(
+                model.score_history(history), model.score(torch.tensor([4]))[0], rtol=1e-4, atol=1e-6
+            )
+
+    def test_derived_names_what_is_there(self, model: GraphRecommender) -> None:
+        for name, derived in model.derived().items():
+            assert hasattr(model, name)
+            assert derived.edge_types
+            derived.rebuild()
+
+    @pytest.mark.cuda
+    def test_cuda_gives_the_same_scores(self, model: GraphRecommender) -> None:
+        if not torch.cuda.is_available():
+            pytest.skip("no GPU")
+        expected = scores(model)
+        moved = copy.deepcopy(model).to("cuda").eval()
+        with torch.no_grad():
+            found = moved.score(torch.arange(model.num_users, device="cuda")).cpu()
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
