@@ -12,9 +12,10 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from graphrec.serving.report import add_report
+
 import graphrec
 from graphrec.errors import InputError
-from graphrec.serving.report import add_report
 
 METRICS = ("recall@20", "ndcg@20", "coverage@20", "gini@20")
 

@@ -4,8 +4,8 @@
     python experiments/reproduce.py gowalla-gfcf gowalla-bspm --seeds 3
     python experiments/reproduce.py --table             # the table from the results that are there, nothing is run
 
-Each finished row is written to experiments/results at once, so that an interrupted table goes on where it stopped; rows that
-were not run say so.
+Each finished row is written to experiments/results at once, so that an interrupted table goes on where it stopped;
+rows that were not run say so.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python experiments/run.py experiments/published/gowalla-gfcf.yaml --seeds 5
 
-Where the dataset has no validation part, a share of each user's training pairs is held out by seed for the choice, and the
-chosen setting is trained again on all of them; the test part is scored once for each seed. Every training is a run folder of
-its own, so that a run that is interrupted goes on where it stopped.
+Where the dataset has no validation part, a share of each user's training pairs is held out by seed for the choice,
+and the chosen setting is trained again on all of them; the test part is scored once for each seed. Every training is
+a run folder of its own, so that a run that is interrupted goes on where it stopped.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The contract that every model keeps: what it reads, how it trains, how it scores.
 
-The parts are small and say what a model can do. A model that is trained by gradients offers :meth:`GraphRecommender.phases`,
-a closed form offers :meth:`GraphRecommender.solve`; both score by :meth:`GraphRecommender.score`. Letters used below:
-U users, I items, E edges of the ranked behaviour, B batch, D width.
+The parts are small and say what a model can do. A model that is trained by gradients offers
+:meth:`GraphRecommender.phases`, a closed form offers :meth:`GraphRecommender.solve`; both score by
+:meth:`GraphRecommender.score`. Letters used below: U users, I items, E edges of the ranked behaviour, B batch, D
+width.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
+from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
 from graphrec.graphs.adjacency import Adjacency, EdgeType, adjacency
-from graphrec.datasets.dataset import RecDataset
 
 EdgeWeight = Tensor | Mapping[EdgeType, Tensor] | None
 """A weight for each edge, in edge-list order; a bare tensor is for the ranked behaviour."""
@@ -111,7 +112,7 @@ class GraphInputs:
         return int(self.graph[self.target[2]].num_nodes)
 
     def adjacency(self, edge_type: EdgeType | None = None) -> Adjacency:
-        """The (source x target) matrix of one edge type (default: users x items), with edge ids; cached on the graph."""
+        """The (source x target) matrix of one edge type (default: users x items), with edge ids; cached."""
         return adjacency(self.graph, edge_type or self.target)
 
     def apply(self, function: Callable[[Tensor], Tensor]) -> GraphInputs:
@@ -190,8 +191,8 @@ class PairBatch(Batch):
 class Phase:
     """One part of an epoch: its batches, its loss, what it trains.
 
-    An epoch runs the phases in order. A phase without parameters is work done once an epoch (refreshing attention, drawing
-    a graph): its loss is called for each of its batches without gradients, and nothing is stepped.
+    An epoch runs the phases in order. A phase without parameters is work done once an epoch (refreshing attention,
+    drawing a graph): its loss is called for each of its batches without gradients, and nothing is stepped.
 
     Attributes:
         name: unique within the model; names the stream of its random draws and its loss in the history.

@@ -12,8 +12,9 @@ class BPRMF(PairwiseRecommender):
 
     .. math:: y_{ui} = \langle p_u, q_i \rangle
 
-    It is LightGCN without layers and the baseline of every table. The regulariser is divided by B, as in the LightGCN and
-    NGCF repositories; the KGAT repository sums over the batch instead, so that its 1e-5 at B = 1024 is about 1e-2 here.
+    It is LightGCN without layers and the baseline of every table. The regulariser is divided by B, as in the LightGCN
+    and NGCF repositories; the KGAT repository sums over the batch instead, so that its 1e-5 at B = 1024 is about 1e-2
+    here.
 
     Args:
         inputs: the dataset or the inputs taken from it.

@@ -47,8 +47,8 @@ class LightGCN(PairwiseRecommender):
               y_{ui} = \langle e^*_u, e^*_i \rangle
 
     with :math:`0^{-1/2} := 0`, no self-loops, :math:`\alpha_k = 1/(K+1)`, and λ on rows of the table E⁰. The paper says
-    Xavier; the authors' PyTorch code, which is behind the table of its README, draws N(0, 0.1²), and that is the default
-    here. Users are drawn uniformly (``positives='user'``), as in that code.
+    Xavier; the authors' PyTorch code, which is behind the table of its README, draws N(0, 0.1²), and that is the
+    default here. Users are drawn uniformly (``positives='user'``), as in that code.
 
     Args:
         inputs: the dataset or the inputs taken from it.

@@ -27,10 +27,10 @@ class NGCF(PairwiseRecommender):
         E^{k+1} &= \mathrm{LReLU}(S^k W_1^k + b_1^k) + \mathrm{LReLU}((E^k \odot S^k) W_2^k + b_2^k) \\
         E^* &= [E^0 \| Z^1 \| … \| Z^K], \qquad Z^k = E^k / \|E^k\|_2 \text{ by row}
 
-    The default is the authors' code, which gave the published numbers. The paper writes the symmetric matrix, one activation
-    over both branches and a penalty on all parameters; the code has the row-normalised matrix with self-loops above
-    (``propagation='norm'``), an activation for each branch with slope 0.2, biases, and λ on the final vectors. Node dropout
-    is off in the published commands and off here.
+    The default is the authors' code, which gave the published numbers. The paper writes the symmetric matrix, one
+    activation over both branches and a penalty on all parameters; the code has the row-normalised matrix with
+    self-loops above (``propagation='norm'``), an activation for each branch with slope 0.2, biases, and λ on the
+    final vectors. Node dropout is off in the published commands and off here.
 
     Args:
         inputs: the dataset or the inputs taken from it.
@@ -46,12 +46,10 @@ class NGCF(PairwiseRecommender):
         num_negatives: negatives of each positive, or of a batch where they are shared.
         shared_negatives: whether a batch shares its negatives.
         positives: ``user`` or ``edge``; see :class:`PairwiseRecommender`.
-        init: ``normal``, ``xavier`` or ``spectral``, for the tables; weights and biases are Xavier-uniform, as in the code.
-        init_scale: standard deviation of the initial entries, for ``normal`` and ``spectral``.
-        lr: learning rate of Adam (1e-4 on Gowalla, 5e-4 on Amazon-book).
-        reg: λ, on the final vectors.
-        batch_size: B.
-        seed: seeds the initial parameters.
+        init: ``normal``, ``xavier`` or ``spectral``, for the tables; weights and biases are Xavier-uniform, as in the
+        code. init_scale: standard deviation of the initial entries, for ``normal`` and ``spectral``. lr: learning
+        rate of Adam (1e-4 on Gowalla, 5e-4 on Amazon-book). reg: λ, on the final vectors. batch_size: B. seed: seeds
+        the initial parameters.
     """
 
     def __init__(

@@ -52,7 +52,8 @@ class PairwiseRecommender(GraphRecommender):
             training items are masked for that user.
         positives: ``user`` draws a user uniformly and then one of the user's items (what the published LightGCN code
             does); ``edge`` visits each training edge once an epoch, so that active users weigh more.
-        init: ``normal`` N(0, init_scale²), ``xavier`` uniform over the table, ``spectral`` the leading singular vectors of the
+        init: ``normal`` N(0, init_scale²), ``xavier`` uniform over the table, ``spectral`` the leading singular
+        vectors of the
             normalised interaction matrix, scaled so that the root mean square entry is init_scale.
         init_scale: see ``init``.
         lr: learning rate of Adam.
