@@ -1,0 +1,83 @@
+"""One module a format: ``recognise(path)`` by content, ``read(path, builder, **options)`` into the builder."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from graphrec.datasets.adapters import (
+    citeulike,
+    hetrec,
+    hin,
+    lastfm,
+    lightgcn,
+    mmrec,
+    movielens,
+    recbole,
+    s3rec,
+    sslrec,
+    unlearning_sets,
+)
+from graphrec.datasets.builder import Builder
+from graphrec.errors import InputError, unknown
+
+__all__ = ["ADAPTERS", "Adapter", "adapter", "check_options", "recognise"]
+
+
+class Adapter(Protocol):
+    """What a module of this package offers."""
+
+    def recognise(self, path: Path) -> bool:
+        """Whether the content of ``path`` is in the format."""
+        ...
+
+    def read(self, path: Path, builder: Builder, **options: Any) -> None:
+        """Read ``path`` into ``builder``."""
+        ...
+
+
+# The first that recognises a folder reads it: the narrower form stands before the wider one.
+ADAPTERS: Mapping[str, Adapter] = MappingProxyType(
+    {
+        "mmrec": mmrec,
+        "recbole": recbole,
+        "s3rec": s3rec,
+        "movielens": movielens,
+        "unlearning": unlearning_sets,
+        "hetrec": hetrec,
+        "lastfm": lastfm,
+        "hin": hin,
+        "citeulike": citeulike,
+        "sslrec": sslrec,
+        "lightgcn": lightgcn,
+    }
+)
+
+
+def recognise(path: Path) -> str | None:
+    """The name of the format of ``path``, told by its content; None where no adapter knows it."""
+    return next((name for name, module in ADAPTERS.items() if module.recognise(path)), None)
+
+
+def adapter(name: str) -> Adapter:
+    """The adapter of a format."""
+    if name not in ADAPTERS:
+        raise unknown("format", name, ADAPTERS)
+    return ADAPTERS[name]
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that an adapter does not have.
+
+    Raises:
+        InputError: names the option and those there are.
+    """
+    known = [option for option in inspect.signature(adapter(name).read).parameters if option not in ("path", "builder")]
+    for option in options:
+        if option not in known:
+            if not known:
+                raise InputError(f"format {name!r} has no options; got {option!r}.")
+            raise unknown(f"option of format {name!r}", option, known)

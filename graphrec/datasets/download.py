@@ -1,0 +1,83 @@
+"""Datasets fetched from where their owners offer them, checked by sha256."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pooch
+
+from graphrec.datasets.archives import extract
+from graphrec.datasets.registry import Entry, File
+from graphrec.errors import InputError, MissingFileError
+
+
+def sha256(path: Path) -> str:
+    """The hexadecimal sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def download(entry: Entry, folder: Path) -> Path:
+    """Fetch all files of an entry into a folder; all of them, or nothing.
+
+    Raises:
+        MissingFileError: the dataset may not be downloaded, or no address gave the right bytes; says which files to put
+            where.
+    """
+    if not entry.downloadable:
+        raise MissingFileError(
+            f"dataset {entry.name!r} is not at hand, and its terms or form do not allow a download. {entry.manual(folder)}"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        fetched: dict[str, Path] = {}
+        for file in entry.files:
+            _fetch(entry, file, work, fetched, folder)
+        shutil.rmtree(work / ".fetched", ignore_errors=True)
+        if not folder.exists():
+            os.replace(work, folder)
+            return folder
+        for file in entry.files:  # what else lies in the folder is somebody's, and stays
+            (folder / file.name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(work / file.name, folder / file.name)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return folder
+
+
+def _fetch(entry: Entry, file: File, work: Path, fetched: dict[str, Path], folder: Path) -> None:
+    """One file from the first address that gives the right bytes."""
+    failures = []
+    for address in file.addresses:
+        try:
+            found = _from(address, work / ".fetched", fetched)
+            actual = sha256(found)
+            if actual != file.sha256:
+                raise InputError(f"sha256 {actual[:12]}…, expected {file.sha256[:12]}…")
+            target = work / file.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(found, target)
+            return
+        except (OSError, ValueError) as error:
+            failures.append(f"{address}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+    raise MissingFileError(
+        f"dataset {entry.name!r}: {file.name} could not be fetched. Tried {'; '.join(failures)}. {entry.manual(folder)}"
+    )
+
+
+def _from(address: str, into: Path, fetched: dict[str, Path]) -> Path:
+    """The file at an address; ``archive#member`` is a member of an archive, which is fetched once."""
+    url, _, member = address.partition("#")
+    if url not in fetched:
+        name = f"{len(fetched)}-{url.rsplit('/', 1)[-1]}"
+        got = Path(pooch.retrieve(url, known_hash=None, fname=name, path=into, progressbar=False))
+        fetched[url] = extract(got, into / f"{name}.d") if member else got
+    found = fetched[url] / member if member else fetched[url]
+    if not found.is_file():
+        raise InputError(f"no {member!r} in the archive")
+    return found
