@@ -1,0 +1,156 @@
+"""Area under the ROC curve and its relatives, for labelled pairs and for full rankings; equal scores share their ranks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def average_ranks(scores: Tensor, groups: Tensor | None = None) -> Tensor:
+    """Ascending ranks from 1 within each group, equal scores sharing the mean of their ranks.
+
+    Args:
+        scores: (N,).
+        groups: (N,) int64; None: one group.
+
+    Returns:
+        (N,) float64.
+    """
+    size = len(scores)
+    if groups is None:
+        groups = torch.zeros(size, dtype=torch.int64, device=scores.device)
+    order = scores.argsort(stable=True)
+    order = order[groups[order].argsort(stable=True)]
+    value, group = scores[order], groups[order]
+    new_group = torch.ones(size, dtype=torch.bool, device=scores.device)
+    new_group[1:] = group[1:] != group[:-1]
+    new_run = new_group.clone()
+    new_run[1:] |= value[1:] != value[:-1]
+    run = new_run.cumsum(0) - 1
+    position = torch.arange(size, dtype=torch.float64, device=scores.device)
+    starts = position[new_run]
+    lengths = torch.bincount(run, minlength=len(starts)).double()
+    group_start = position[new_group][new_group.cumsum(0) - 1]
+    ranks = torch.empty(size, dtype=torch.float64, device=scores.device)
+    ranks[order] = (starts + (lengths - 1) / 2)[run] - group_start + 1
+    return ranks
+
+
+def _by_group(scores: Tensor, labels: Tensor, groups: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """AUC (size,) of each group, NaN where it has one class only, and its number of positives (size,)."""
+    positive = labels.double()
+    ranks = average_ranks(scores, groups)
+    zero = torch.zeros(size, dtype=torch.float64, device=scores.device)
+    count = zero.index_add(0, groups, positive)
+    other = zero.index_add(0, groups, 1 - positive)
+    ranked = zero.index_add(0, groups, ranks * positive)
+    pairs = count * other
+    value = (ranked - count * (count + 1) / 2) / pairs
+    return torch.where(pairs > 0, value, torch.nan), count
+
+
+def _groups(users: Tensor) -> tuple[Tensor, int]:
+    known, groups = users.unique(return_inverse=True)
+    return groups, len(known)
+
+
+def auc(scores: Tensor, labels: Tensor) -> float:
+    """The probability that a positive pair scores above a negative one, over all labelled pairs; equal scores count half.
+
+    Args:
+        scores: (N,).
+        labels: (N,) 0 or 1.
+
+    Returns:
+        NaN where there is one class only.
+
+    >>> auc(torch.tensor([0.1, 0.4, 0.4, 0.8]), torch.tensor([0, 0, 1, 1]))
+    0.875
+    """
+    value, _ = _by_group(scores, labels, torch.zeros(len(scores), dtype=torch.int64, device=scores.device), 1)
+    return float(value[0])
+
+
+def auc_user(scores: Tensor, labels: Tensor, users: Tensor) -> float:
+    """Mean over users of their own AUC; users with one class only are left out."""
+    groups, size = _groups(users)
+    return float(_by_group(scores, labels, groups, size)[0].nanmean())
+
+
+def gauc(scores: Tensor, labels: Tensor, users: Tensor) -> float:
+    """Users' AUC weighted by their number of positives, ``sum |T_u| AUC_u / sum |T_u|``; users with one class left out."""
+    groups, size = _groups(users)
+    return weighted_mean(*_by_group(scores, labels, groups, size))
+
+
+def auc_batch(scores: Tensor, labels: Tensor, batch_size: int) -> float:
+    """Mean of the AUC of consecutive minibatches (RippleNet, KGCN, KCAN): not the AUC of all pairs."""
+    groups = torch.arange(len(scores), device=scores.device) // batch_size
+    return float(_by_group(scores, labels, groups, -(-len(scores) // batch_size))[0].nanmean())
+
+
+def weighted_mean(values: Tensor, weights: Tensor) -> float:
+    """Mean of the values that are not NaN, with weights; NaN where there are none."""
+    there = ~values.isnan()
+    total = weights[there].sum()
+    return float((values[there] * weights[there]).sum() / total) if float(total) > 0 else float("nan")
+
+
+def accuracy(scores: Tensor, labels: Tensor) -> float:
+    """Share of pairs whose click is foretold, at threshold .5 on the sigmoid of the score."""
+    return float(((scores > 0) == (labels > 0)).double().mean())
+
+
+def click_f1(scores: Tensor, labels: Tensor) -> float:
+    """F1 of the positive class at threshold .5 on the sigmoid of the score; 0 where nothing is positive."""
+    found, true = scores > 0, labels > 0
+    total = float(found.sum() + true.sum())
+    return 2 * float((found & true).sum()) / total if total else 0.0
+
+
+def auc_of_ranks(rank_sum: Tensor, truth: Tensor, candidates: Tensor) -> Tensor:
+    """AUC of users whose relevant items' ranks are known.
+
+    ``AUC = (T (n + 1) - T (T + 1) / 2 - sum r) / (T (n - T))`` with descending ranks r, shared by equal scores, among n
+    candidates of which T are relevant.
+
+    Args:
+        rank_sum: (B,) float64.
+        truth: (B,) T.
+        candidates: (B,) n.
+
+    Returns:
+        (B,) float64, NaN where every candidate is relevant or none is.
+    """
+    t, n = truth.double(), candidates.double()
+    pairs = t * (n - t)
+    value = (t * (n + 1) - t * (t + 1) / 2 - rank_sum) / pairs
+    return torch.where(pairs > 0, value, torch.nan)
+
+
+def rank_sums(scores: Tensor, rows: Tensor, items: Tensor, *, cells: int = 1 << 24) -> tuple[Tensor, Tensor]:
+    """Sum of the descending ranks, shared by equal scores, of chosen items of each row.
+
+    Args:
+        scores: (B, P), -inf where an item is no candidate.
+        rows: (M,) int64.
+        items: (M,) int64, the column of each chosen item.
+        cells: how many scores are compared at a time.
+
+    Returns:
+        (B,) float64 sums, and (B,) int64 how many chosen items are candidates; others are left out.
+    """
+    value = scores[rows, items]
+    there = value > -torch.inf
+    rows, value = rows[there], value[there]
+    greater = torch.zeros(len(rows), dtype=torch.float64, device=scores.device)
+    equal = torch.zeros_like(greater)
+    step = max(1, cells // scores.shape[1])
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        line, own = scores[rows[part]], value[part, None]
+        greater[part] = (line > own).sum(1).double()
+        equal[part] = (line == own).sum(1).double()
+    ranks = greater + (equal + 1) / 2
+    sums = torch.zeros(len(scores), dtype=torch.float64, device=scores.device).index_add(0, rows, ranks)
+    return sums, torch.bincount(rows, minlength=len(scores))
