@@ -1,0 +1,191 @@
+"""The parser that all commands share: jsonargparse, with errors that name the nearest known option."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+from graphrec.errors import InputError, MissingFileError, unknown
+
+_EXPECTED = re.compile(r'Parser key "(?P<key>[^"]+)":\s*(?P<rest>.*)', re.DOTALL)
+_TYPE = re.compile(r"<class '(?:\w+\.)*(\w+)'>|typing\.")
+_ROLE = re.compile(r":\w+:`~?([^`]+)`|``([^`]*)``")
+
+
+# What a field of a dataclass means stands below it.
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+class Parser(ArgumentParser):
+    """A command's parser.
+
+    Args:
+        command: the command's name.
+        usage: what follows the name in the usage line.
+        description: what the command does.
+        lists: options that take one or more words.
+    """
+
+    def __init__(self, command: str, usage: str, description: str, lists: Sequence[str] = ()) -> None:
+        super().__init__(
+            prog=f"graphrec {command}",
+            usage=f"graphrec {command} {usage}",
+            description=description,
+            exit_on_error=False,
+        )
+        self.lists = set(lists)
+
+    def options(self) -> list[str]:
+        """Every long option, as it is written in the help."""
+        hidden = {"--print_shtab", "--print_config"}
+        return [
+            name
+            for name in self._option_string_actions
+            if name.startswith("--") and name[-1] != "+" and name not in hidden
+        ]
+
+    def polish(self) -> Parser:
+        """Write options with hyphens, and their help without mark-up; to be called when all are added."""
+        for action in self._actions:
+            for name in list(action.option_strings):
+                dashed = name.replace("_", "-") if "." not in name else name
+                if dashed != name:
+                    action.option_strings[action.option_strings.index(name)] = dashed
+                    self._option_string_actions[dashed] = self._option_string_actions.pop(name)
+            if self.lists & set(action.option_strings):
+                action.option_strings = [name for name in action.option_strings if not name.endswith("+")]
+                action.metavar = "VALUE …"
+            if action.help and action.help is not argparse.SUPPRESS:
+                action.help = _ROLE.sub(lambda found: found[1] or found[2], action.help)
+        return self
+
+    def describe(self, option: str, value: str, text: str) -> None:
+        """Say what an option takes and means, where jsonargparse made it."""
+        action = self._option_string_actions[option]
+        action.metavar, action.help = value, text
+
+    def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
+        """The help; None, which no person types, is called none."""
+        return super().format_help(formatter).replace(" | null", "").replace("default: null", "default: none")
+
+    def parse(self, arguments: Sequence[str]) -> Namespace:
+        """Parse; ``--some-option`` and ``--some_option`` are the same.
+
+        Raises:
+            InputError: an unknown option (the nearest known one is named), or a value of the wrong type.
+        """
+        words = self._joined([self._spelt(word) for word in arguments])
+        try:
+            return self.parse_args(words)
+        except argparse.ArgumentError as error:
+            raise InputError(f"{_readable(str(error))} (see {self.prog} --help)") from error
+
+    def _spelt(self, word: str) -> str:
+        if not word.startswith("--") or word == "--":
+            return word
+        name, equals, value = word.partition("=")
+        for spelling in (name, name.replace("_", "-"), name.replace("-", "_")):
+            if spelling in self._option_string_actions:
+                return spelling + equals + value
+        raise unknown(f"option of {self.prog}", name, self.options())
+
+    def _joined(self, words: list[str]) -> list[str]:
+        """Each option of several words as one word with a JSON list: ``--ks 10 20`` as ``--ks=["10", "20"]``."""
+        joined: list[str] = []
+        rest = list(words)
+        while rest:
+            name, equals, value = rest.pop(0).partition("=")
+            if name not in self.lists:
+                joined.append(name + equals + value)
+                continue
+            values = [value] if equals else []
+            while rest and not rest[0].startswith("--"):
+                values.append(rest.pop(0))
+            if not values:
+                raise InputError(f"{name}: at least one value is expected after it")
+            one_list = len(values) == 1 and values[0].startswith("[") and values[0].endswith("]")
+            joined.append(f"{name}={values[0] if one_list else json.dumps(values)}")
+        return joined
+
+
+def _readable(message: str) -> str:
+    found = _EXPECTED.search(message)
+    if found is None:
+        return message.removeprefix("error: ")
+    option = "--" + (found["key"] if "." in found["key"] else found["key"].replace("_", "-"))
+    rest = " ".join(found["rest"].split())
+    rest = _TYPE.sub(lambda kind: kind[1] or "", rest).replace("Expected a ", "expected ")
+    return f"{option}: {rest}".replace(". Got value:", ", got")
+
+
+def take(arguments: Sequence[str], name: str) -> tuple[str | None, list[str]]:
+    """The value of ``--name VALUE`` or ``--name=VALUE`` (the last one given), and the words without it.
+
+    Raises:
+        InputError: nothing follows the option.
+    """
+    value, rest, words = None, [], iter(arguments)
+    for word in words:
+        if word == name:
+            value = next(words, None)
+            if value is None:
+                raise InputError(f"{name}: a value is expected after it")
+        elif word.startswith(f"{name}="):
+            value = word.partition("=")[2]
+        else:
+            rest.append(word)
+    return value, rest
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """A mapping from a YAML file, read without executing anything.
+
+    Raises:
+        MissingFileError: there is no such file.
+        InputError: it is no YAML mapping; the line is named.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise MissingFileError(f"--config {path}: there is no such file")
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"--config {path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise InputError(f"--config {path}: a mapping of options to values is expected")
+    return content
+
+
+def as_words(options: Mapping[str, Any]) -> list[str]:
+    """Options as they would be typed, so that values of a file meet the same checks as typed ones."""
+    words = []
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            value = ",".join(f"{key}={entry}" for key, entry in value.items())
+        text = value if isinstance(value, str) else json.dumps(value)
+        words.append(f"--{name}={text}")
+    return words
+
+
+def key_values(text: str | None, option: str) -> dict[str, str] | None:
+    """``"user=uid,item=sku"`` as a mapping; None stays None.
+
+    Raises:
+        InputError: a part is not of the form name=value.
+    """
+    if text is None:
+        return None
+    pairs = {}
+    for part in text.split(","):
+        name, equals, value = part.strip().partition("=")
+        if not (name and equals and value):
+            raise InputError(f"{option}: {part!r} was found where name=value is expected, as in user=uid,item=sku")
+        pairs[name.strip()] = value.strip()
+    return pairs

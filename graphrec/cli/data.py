@@ -1,0 +1,78 @@
+"""The options that say which dataset, and how it is read and split."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Literal
+
+from graphrec.cli.arguments import Parser, key_values
+
+if TYPE_CHECKING:
+    from graphrec.datasets import RecDataset
+
+
+def add_dataset_arguments(shape: Parser) -> None:
+    """``--dataset``, ``--root`` and what :func:`graphrec.datasets.load` can be told."""
+    group = shape.add_argument_group("dataset")
+    group.add_argument(
+        "--dataset",
+        type=str | None,
+        default=None,
+        help="name of a known dataset (see graphrec datasets), or path of a file or folder; expected",
+    )
+    group.add_argument(
+        "--root",
+        type=str | None,
+        default=None,
+        help="folder that holds the dataset's own folder; none: $GRAPHREC_DATA, then the user cache",
+    )
+    group.add_argument("--format", type=str | None, default=None, help="how to read it; none: found by its content")
+    group.add_argument(
+        "--columns",
+        type=str | None,
+        default=None,
+        help="names of the columns of a table, as in user=uid,item=sku,time=ts,rating=stars",
+    )
+    group.add_argument(
+        "--split",
+        type=str | None,
+        default=None,
+        help="how to split, as in random:.8,.1,.1 or time:.8,.1,.1 or leave_one_out; none: the dataset's own parts",
+    )
+    group.add_argument(
+        "--min-rating", type=float | None, default=None, help="keep interactions rated at least this; none: all"
+    )
+    group.add_argument(
+        "--cold",
+        type=Literal["keep", "drop"],
+        default="keep",
+        help="test users and items without training interactions: keep or drop them (counted either way)",
+    )
+
+
+def load_dataset(options: Any) -> RecDataset:
+    """The dataset that the options name."""
+    from graphrec.datasets import load
+
+    return load(options.dataset, root=options.root, **_how(options))
+
+
+def dataset_spec(options: Any, data: RecDataset) -> dict[str, Any]:
+    """What a run notes of the options, so that the dataset can be loaded again."""
+    spec = {"source": options.dataset, "name": data.name, **_how(options)}
+    if options.root is not None:
+        spec["root"] = os.path.abspath(options.root)
+    return spec
+
+
+def _how(options: Any) -> dict[str, Any]:
+    """Arguments of ``load`` that are not its defaults."""
+    columns = key_values(options.columns, "--columns")
+    given = {
+        "format": options.format,
+        "columns": columns,
+        "split": options.split,
+        "min_rating": options.min_rating,
+        "cold": options.cold if options.cold != "keep" else None,
+    }
+    return {name: value for name, value in given.items() if value is not None}

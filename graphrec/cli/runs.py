@@ -1,0 +1,59 @@
+"""What the commands on a run share: finding it, and its dataset with the fingerprint checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphrec.cli.arguments import Parser
+from graphrec.errors import InputError, MissingFileError
+
+if TYPE_CHECKING:
+    from graphrec.datasets import RecDataset
+    from graphrec.runs import Run
+
+
+def existing_run(name: str) -> str:
+    """The run's name, refused at once where it is no folder (a typing error is not looked up on the network)."""
+    if not name.startswith("hf://") and not Path(name).is_dir():
+        raise MissingFileError(f"{name}: there is no such run folder")
+    return name
+
+
+def add_data_arguments(shape: Parser) -> None:
+    """``--dataset`` and ``--root`` of a command that works on a run."""
+    shape.add_argument(
+        "--dataset", type=str | None, default=None, help="the run's dataset, where it lies elsewhere now: name or path"
+    )
+    shape.add_argument(
+        "--root",
+        type=str | None,
+        default=None,
+        help="folder that holds the dataset's own folder; null: $GRAPHREC_DATA, then the user cache",
+    )
+
+
+def run_data(run: Run, options: Any) -> RecDataset:
+    """The dataset a run was trained on, loaded as it was then; its fingerprint is checked.
+
+    Raises:
+        InputError: the dataset has changed since.
+    """
+    if options.dataset is None:
+        return run.dataset(root=options.root)
+    from graphrec.datasets import load
+
+    spec = {key: value for key, value in run.config["dataset"].items() if key not in ("fingerprint", "source", "name")}
+    data = load(options.dataset, root=options.root, **spec)
+    if data.fingerprint != run.fingerprint:
+        raise InputError(
+            f"--dataset {options.dataset} is not the dataset that {run.path} was trained on: its fingerprint is "
+            f"{data.fingerprint}, the run's is {run.fingerprint}"
+        )
+    return data
+
+
+def check_data(run: Run, options: Any) -> None:
+    """Check the fingerprint of a dataset that was named although the command does not need it."""
+    if options.dataset is not None or options.root is not None:
+        run_data(run, options)

@@ -1,0 +1,500 @@
+"""A trained model opened for use: raw ids in, ranked items out, without the training data."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from graphrec.datasets.vocabulary import Vocabulary
+from graphrec.errors import InputError, unknown
+from graphrec.evaluation import rank
+from graphrec.graphs.adjacency import Adjacency
+from graphrec.models.base import GraphRecommender
+from graphrec.runs import Run
+from graphrec.runs.files import clear_errors, write_file, write_folder
+from graphrec.serving import embeddings, hub
+from graphrec.serving.fold_in import FoldIn, check_history, mean_vector, ridge_vector
+from graphrec.serving.selection import best_of
+
+Unknown = Literal["skip", "error", "popular"]
+
+USERS_A_BLOCK = 4096
+
+
+class Recommender:
+    """A model with its raw ids, the pairs it was trained on, and names where they are known.
+
+    Args:
+        model: the trained model.
+        vocabularies: raw ids by node type.
+        names: names (N,) of str or None by node type.
+        run: the run it comes from; needed to save or push it.
+    """
+
+    def __init__(
+        self,
+        model: GraphRecommender,
+        vocabularies: Mapping[str, Vocabulary],
+        *,
+        names: Mapping[str, np.ndarray] | None = None,
+        run: Run | None = None,
+    ) -> None:
+        self.model = model.eval()
+        self.run = run
+        self.vocabularies = dict(vocabularies)
+        user_type, _, item_type = model.graph_inputs.target
+        self.users, self.items = self.vocabularies[user_type], self.vocabularies[item_type]
+        self.item_names = None if names is None else names.get(item_type)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str] | Run,
+        *,
+        device: str | torch.device = "cpu",
+        revision: str | None = None,
+        endpoint: str | None = None,
+        token: str | None = None,
+    ) -> Recommender:
+        """Open a run.
+
+        Args:
+            source: a :class:`Run`, a run folder, or the id of a repository on the hub (``owner/name``;
+                ``hf://owner/name`` where a folder has that name). A folder comes first.
+            device: where the model goes.
+            revision: branch, tag or commit of a hub repository.
+            endpoint: address of the hub; None: huggingface_hub's.
+            token: token for the hub; None: the one huggingface_hub finds.
+
+        Raises:
+            MissingFileError: there is neither such a folder nor such a repository.
+            InputError: a file is not the one that was written, or the run is of a newer format.
+        """
+        if not isinstance(source, Run):
+            source = Run.open(hub.locate(source, revision=revision, endpoint=endpoint, token=token))
+        return cls(source.model(device), source.vocabularies, names=source.names, run=source)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the run to another folder, in one step; a run that is there is replaced when the new one is
+        complete.
+
+        Raises:
+            InputError: the recommender was made from a model in memory, or the folder holds something that is
+                no run.
+        """
+        run, target = self._own_run(), Path(folder)
+        if target.exists() and target.resolve() == run.path.resolve():
+            return target
+        if target.is_dir() and any(target.iterdir()):
+            Run(target)
+        with clear_errors(target, "run", "What was there before is whole."):
+            write_folder(target, lambda new: _copy_run(run, new))
+        return target
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        endpoint: str | None = None,
+        token: str | None = None,
+        private: bool = True,
+        message: str = "Upload a graphrec run",
+    ) -> str:
+        """Upload the run to a repository of the Hugging Face hub, which is made when it is not there.
+
+        The run holds the ids of the people it was trained on and what they did (``seen.safetensors``,
+        ``ids/user.parquet``); the repository is therefore private unless said otherwise.
+
+        Args:
+            repo_id: ``owner/name``.
+            endpoint: address of the hub; None: huggingface_hub's.
+            token: token for the hub; None: the one huggingface_hub finds.
+            private: whether a repository that is made is private.
+            message: the commit's message.
+
+        Returns:
+            The address of the commit.
+        """
+        return hub.push(self._own_run(), repo_id, endpoint=endpoint, token=token, private=private, message=message)
+
+    def _own_run(self) -> Run:
+        if self.run is None:
+            raise InputError("this recommender was made from a model in memory; save it by fit(…, out=FOLDER) first.")
+        return self.run
+
+    @property
+    def num_items(self) -> int:
+        """Size of the catalogue."""
+        return len(self.items)
+
+    @property
+    def seen(self) -> Adjacency:
+        """The training pairs, (users x items)."""
+        return self.model.graph_inputs.adjacency()
+
+    def recommend(
+        self,
+        users: Iterable[Any] | None = None,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        candidates: Iterable[Any] | None = None,
+        unknown: Unknown = "skip",
+    ) -> pd.DataFrame:
+        """The ``k`` best items of each user.
+
+        Args:
+            users: raw ids, in the order wanted; None: all. For all users of a large set see
+                :meth:`recommend_all`.
+            k: how many items; a user with fewer left (seen ones and others than the candidates are left out)
+                gets fewer rows.
+            exclude_seen: whether items of the user's training pairs are left out.
+            candidates: raw ids of the only items that may be recommended; None: all.
+            unknown: what happens with ids that the model does not know: ``skip`` leaves them out and warns
+                with their number, ``error`` raises, ``popular`` gives unknown users the items with the most
+                training pairs, whose score is that number (unknown candidates are left out then, with a
+                warning).
+
+        Returns:
+            Columns user, rank (from 1), item, score, and name where the items have names; by user, then rank.
+            Equal scores are ordered by item id.
+
+        Raises:
+            InputError: ``k`` is not between 1 and the catalogue's size, or an id is unknown under
+                ``unknown="error"``.
+        """
+        self._check_k(k)
+        allowed = self._candidates(candidates, unknown)
+        if users is None:
+            codes, raw = np.arange(len(self.users)), self.users.raw
+        else:
+            raw = _as_array(users)
+            codes = self._codes(self.users, raw, "user", unknown)
+            kept = codes >= (-1 if unknown == "popular" else 0)
+            codes, raw = codes[kept], raw[kept]
+            known = self.users.raw[codes]
+            # Numbers written as strings come back as numbers; only unknown ids stay as they were given.
+            raw = known if (codes >= 0).all() else np.where(codes >= 0, known.astype(object), raw.astype(object))
+        parts = [
+            self._frame(codes[part], raw[part], k, exclude_seen, allowed) for part in _blocks(len(codes), USERS_A_BLOCK)
+        ]
+        return pd.concat(parts, ignore_index=True) if parts else self._frame(codes, raw, k, exclude_seen, allowed)
+
+    def recommend_blocks(
+        self,
+        k: int = 10,
+        *,
+        users_a_block: int = USERS_A_BLOCK,
+        exclude_seen: bool = True,
+        candidates: Iterable[Any] | None = None,
+    ) -> Iterator[pd.DataFrame]:
+        """The frames of :meth:`recommend` for all users, a block of users at a time."""
+        self._check_k(k)
+        allowed = self._candidates(candidates, "skip")
+        for part in _blocks(len(self.users), users_a_block):
+            yield self._frame(np.arange(part.start, part.stop), self.users.raw[part], k, exclude_seen, allowed)
+
+    def recommend_all(
+        self,
+        out: str | os.PathLike[str],
+        k: int = 10,
+        *,
+        users_a_block: int = USERS_A_BLOCK,
+        exclude_seen: bool = True,
+        candidates: Iterable[Any] | None = None,
+    ) -> Path:
+        """Write the ``k`` best items of every user to a parquet file, in bounded memory.
+
+        Columns user and item (as the raw ids are: int64 or string), rank int32, score float32, and name where
+        the items have names; a row group for each block of users. The file is whole or not there: it is
+        written under another name first.
+
+        Args:
+            out: the file.
+            k: how many items for each user.
+            users_a_block: how many users are ranked and written at a time.
+            exclude_seen: whether items of the user's training pairs are left out.
+            candidates: raw ids of the only items that may be recommended; None: all.
+
+        Returns:
+            The file.
+        """
+        path, schema = Path(out), self._schema()
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; name the parquet file to write.")
+        blocks = self.recommend_blocks(k, users_a_block=users_a_block, exclude_seen=exclude_seen, candidates=candidates)
+
+        def write(temporary: Path) -> None:
+            with pq.ParquetWriter(temporary, schema) as writer:
+                for frame in blocks:
+                    writer.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
+
+        with clear_errors(path, "recommendations", "What was there before is whole."):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_file(path, write)
+        return path
+
+    def recommend_for(
+        self,
+        history: Iterable[Any],
+        weights: Sequence[float] | None = None,
+        k: int = 10,
+        *,
+        user: Any = None,
+        exclude_seen: bool = True,
+        candidates: Iterable[Any] | None = None,
+        unknown: Unknown = "skip",
+        fold_in: FoldIn | None = None,
+        unseen: float = 0.01,
+        l2: float = 0.1,
+    ) -> pd.DataFrame:
+        """The ``k`` best items for somebody the model was not trained on, from a list of items.
+
+        Models with :meth:`GraphRecommender.score_history` (item-item models, graph filters) score the history
+        exactly as they score a user with that row. The others give the person a vector in closed form,
+        :func:`fold_in.mean_vector` or :func:`fold_in.ridge_vector`, and score by its dot products; nothing is
+        trained.
+
+        Args:
+            history: raw item ids.
+            weights: how much each counts; None: 1.
+            k: how many items.
+            user: what stands in the column ``user``.
+            exclude_seen: whether the history's items are left out.
+            candidates: raw ids of the only items that may be recommended; None: all.
+            unknown: as in :meth:`recommend`, for items of the history; a history without known items raises,
+                except under ``popular``, where it gives the most popular items.
+            fold_in: ``mean`` or ``ridge``; None: the exact scores where there are some, else ``mean``.
+            unseen: α of the ridge.
+            l2: λ of the ridge.
+
+        Returns:
+            Columns as in :meth:`recommend`.
+        """
+        self._check_k(k)
+        raw = _as_array(history)
+        given = torch.ones(len(raw)) if weights is None else torch.as_tensor(np.asarray(weights, dtype=np.float32))
+        if given.shape != (len(raw),):
+            raise InputError(f"weights: {len(raw)} numbers are expected, one for each item, {tuple(given.shape)} found")
+        codes = self._codes(self.items, raw, "item", unknown)
+        items, given = torch.as_tensor(codes[codes >= 0]), given[torch.as_tensor(codes >= 0)]
+        if len(items) == 0 and unknown == "popular":
+            scores = self._popularity()
+        else:
+            check_history(given)
+            scores = self._history_scores(items, given, fold_in, unseen, l2)
+        allowed = self._candidates(candidates, unknown)
+        chosen, values = best_of(scores, k, allowed, items if exclude_seen else None)
+        owner = np.empty(len(chosen), dtype=object)
+        owner[:] = [user] * len(chosen)
+        return self._columns(owner, np.arange(1, len(chosen) + 1), chosen.numpy(), values.numpy())
+
+    @torch.no_grad()
+    def _history_scores(
+        self, items: Tensor, weights: Tensor, fold_in: FoldIn | None, unseen: float, l2: float
+    ) -> Tensor:
+        device = self.model.device
+        if fold_in is None and self.model.folds_in():
+            return self.model.score_history(items.to(device), weights.to(device)).float().cpu()
+        if fold_in not in (None, "mean", "ridge"):
+            raise _unknown_word("fold_in", fold_in, ("mean", "ridge"))
+        if not self.model.encodes():
+            exact = "" if not self.model.folds_in() else "; leave fold_in out for its exact scores"
+            raise InputError(f"{type(self.model).__name__} has no item vectors to fold a history in{exact}.")
+        catalogue = self.model.encoded().items
+        rows, given = catalogue[items.to(device)], weights.to(catalogue)
+        vector = ridge_vector(rows, given, catalogue, unseen, l2) if fold_in == "ridge" else mean_vector(rows, given)
+        return (catalogue @ vector).float().cpu()
+
+    @torch.no_grad()
+    def similar_items(
+        self, items: Iterable[Any], k: int = 10, *, unknown: Literal["skip", "error"] = "skip"
+    ) -> pd.DataFrame:
+        """The ``k`` items nearest to each of some items.
+
+        The score is the cosine of the final vectors where the model has some; for the others (item-item
+        models) it is the score that somebody with this item alone would give.
+
+        Args:
+            items: raw ids.
+            k: how many; the item itself is left out.
+            unknown: ``skip`` leaves unknown ids out and warns with their number, ``error`` raises.
+
+        Returns:
+            Columns item, rank (from 1), similar, score, and name (of the similar item) where the items have
+            names.
+        """
+        self._check_k(k)
+        raw = _as_array(items)
+        codes = self._codes(self.items, raw, "item", unknown)
+        unit = None
+        if self.model.encodes():
+            unit = torch.nn.functional.normalize(self.model.encoded().items.float(), dim=1)
+        elif not self.model.folds_in():
+            raise InputError(f"{type(self.model).__name__} has neither item vectors nor scores of a history.")
+        frames = []
+        for code in codes[codes >= 0].tolist():
+            own = torch.tensor([code])
+            scores = unit @ unit[code] if unit is not None else self.model.score_history(own.to(self.model.device))
+            chosen, values = best_of(scores.float().cpu(), k, None, own)
+            frame = self._columns(
+                np.repeat(self.items.raw[[code]], len(chosen)),
+                np.arange(1, len(chosen) + 1),
+                chosen.numpy(),
+                values.numpy(),
+            )
+            frames.append(frame)
+        empty = self._columns(self.items.raw[:0], np.arange(0), np.arange(0), np.zeros(0, np.float32))
+        frame = pd.concat(frames, ignore_index=True) if frames else empty
+        return frame.rename(columns={"user": "item", "item": "similar"})
+
+    def export_embeddings(self, path: str | os.PathLike[str]) -> Path:
+        """Write the final vectors of users and items with their raw ids, for a vector index or another
+        program.
+
+        Args:
+            path: ``.npz`` (arrays user_ids, users, item_ids, items; read without pickles), ``.safetensors``
+                (tensors users and items; ids as int64, or as UTF-8 bytes with offsets) or ``.parquet``
+                (columns kind, id, vector).
+
+        Raises:
+            InputError: the model's score is no dot product of vectors, or the file's ending is another.
+        """
+        encoded = self.model.encoded()
+        with clear_errors(Path(path), "embeddings", "What was there before is whole."):
+            return embeddings.write(
+                Path(path),
+                users=(self.users.raw, encoded.users.float().cpu().numpy()),
+                items=(self.items.raw, encoded.items.float().cpu().numpy()),
+            )
+
+    def _check_k(self, k: int) -> None:
+        if not 1 <= int(k) <= self.num_items:
+            raise InputError(f"k={k}: a number from 1 to {self.num_items}, the size of the catalogue, is expected")
+
+    def _codes(self, vocabulary: Vocabulary, raw: np.ndarray, kind: str, policy: str) -> np.ndarray:
+        """Codes of raw ids, -1 for unknown ones, which are refused or said by the policy."""
+        policies = ("skip", "error", "popular")
+        if policy not in policies:
+            raise _unknown_word("unknown", policy, policies)
+        codes = np.asarray(vocabulary.encode(raw, unknown="mark"))
+        strange = np.flatnonzero(codes < 0)
+        if len(strange):
+            some = ", ".join(repr(_plain(raw[i])) for i in strange[:5]) + (", …" if len(strange) > 5 else "")
+            text = f"{len(strange)} of {len(raw)} {kind} ids are unknown to the model: {some}"
+            if policy == "error":
+                raise InputError(text)
+            done = "they get the most popular items" if policy == "popular" and kind == "user" else "left out"
+            warnings.warn(f"{text} ({done})", stacklevel=3)
+        return codes
+
+    def _candidates(self, candidates: Iterable[Any] | None, policy: str) -> Tensor | None:
+        if candidates is None:
+            return None
+        raw = _as_array(candidates)
+        codes = self._codes(self.items, raw, "item", "error" if policy == "error" else "skip")
+        codes = np.unique(codes[codes >= 0])
+        if len(codes) == 0:
+            raise InputError("candidates: none of the items is known to the model")
+        return torch.as_tensor(codes)
+
+    def _popularity(self) -> Tensor:
+        return self.seen.degrees(1).float().cpu()
+
+    @torch.no_grad()
+    def _frame(
+        self, codes: np.ndarray, raw: np.ndarray, k: int, exclude_seen: bool, allowed: Tensor | None
+    ) -> pd.DataFrame:
+        width = k if allowed is None else min(k, len(allowed))
+        items = np.full((len(codes), width), -1, dtype=np.int64)
+        scores = np.full((len(codes), width), -np.inf, dtype=np.float32)
+        known = codes >= 0
+        if known.any():
+            users = torch.as_tensor(codes[known])
+            found, values = rank(
+                self.model,
+                users.to(self.model.device),
+                width,
+                exclude=self.seen if exclude_seen else None,
+                items=None if allowed is None else allowed.to(self.model.device),
+            )
+            items[known], scores[known] = found.cpu().numpy(), values.float().cpu().numpy()
+        if not known.all():
+            chosen, values = best_of(self._popularity(), width, allowed, None)
+            items[~known, : len(chosen)], scores[~known, : len(chosen)] = chosen.numpy(), values.numpy()
+        filled = np.isfinite(scores) & (items >= 0)
+        row, column = np.nonzero(filled)
+        ranks = np.cumsum(filled, axis=1)
+        return self._columns(raw[row], ranks[row, column], items[row, column], scores[row, column])
+
+    def _columns(self, owner: np.ndarray, ranks: np.ndarray, items: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
+        frame = pd.DataFrame(
+            {
+                "user": owner,
+                "rank": ranks.astype(np.int32),
+                "item": self.items.raw[items],
+                "score": scores.astype(np.float32),
+            }
+        )
+        if self.item_names is not None:
+            frame["name"] = self.item_names[items]
+        return frame
+
+    def _schema(self) -> pa.Schema:
+        def kind(vocabulary: Vocabulary) -> pa.DataType:
+            return pa.int64() if vocabulary.raw.dtype.kind in "iu" else pa.string()
+
+        fields = [
+            ("user", kind(self.users)),
+            ("rank", pa.int32()),
+            ("item", kind(self.items)),
+            ("score", pa.float32()),
+        ]
+        return pa.schema(fields + ([("name", pa.string())] if self.item_names is not None else []))
+
+    def __repr__(self) -> str:
+        return f"Recommender({type(self.model).__name__}, {len(self.users)} users, {self.num_items} items)"
+
+
+def _copy_run(run: Run, folder: Path) -> None:
+    for name in [*run.files, "manifest.json"]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(run.path / name, folder / name)
+
+
+def _blocks(total: int, size: int) -> Iterator[slice]:
+    for start in range(0, total, size):
+        yield slice(start, min(start + size, total))
+
+
+def _as_array(ids: Iterable[Any]) -> np.ndarray:
+    """Raw ids as a 1-D array; a single string is one id, not a list of its letters."""
+    if isinstance(ids, (str, bytes, int)):
+        ids = [ids]
+    if isinstance(ids, np.ndarray):
+        return ids.reshape(-1)
+    listed = list(ids)
+    if listed and all(isinstance(entry, (int, np.integer)) and not isinstance(entry, bool) for entry in listed):
+        return np.array(listed)
+    array = np.empty(len(listed), dtype=object)
+    array[:] = listed
+    return array
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _unknown_word(argument: str, found: object, choices: Sequence[str]) -> InputError:
+    return unknown(f"value of {argument}", str(found), choices)
