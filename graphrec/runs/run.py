@@ -1,0 +1,418 @@
+"""A run: the folder that holds a trained model, its ids, its metrics, and how it came about."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import yaml
+from torch import Tensor
+
+from graphrec.datasets.dataset import RecDataset
+from graphrec.datasets.vocabulary import Vocabulary
+from graphrec.errors import InputError, MissingFileError
+from graphrec.models.base import GraphInputs, GraphRecommender
+from graphrec.runs.environment import environment
+from graphrec.runs.files import clear_errors, recover, sha256, write_folder
+from graphrec.runs.tensors import load_weights, read_inputs, read_tensors, write_inputs, write_tensors
+
+if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
+
+FORMAT = 1
+"""The version of the folder's format; raised when an older graphrec could not read what is written."""
+
+MANIFEST = "manifest.json"
+
+HOLDS: Mapping[str, tuple[str, ...]] = {
+    "config.yaml": (),
+    "metrics.json": ("aggregates",),
+    "history.csv": ("aggregates",),
+    "environment.json": (),
+    "model.safetensors": ("parameters",),
+    "seen.safetensors": ("pairs", "edge ids"),
+    "inputs.safetensors": ("pairs", "edge ids", "features"),
+    "per_user.parquet": ("ids", "aggregates"),
+    "report.html": ("ids", "aggregates"),
+}
+"""What each file of a run holds about the people and things in the data."""
+
+Content = bytes | str | os.PathLike[str]
+
+
+def _holds(name: str) -> list[str]:
+    return ["ids"] if name.startswith("ids/") else list(HOLDS.get(name, ("unknown",)))
+
+
+class Run:
+    """A run folder, opened.
+
+    Args:
+        path: the folder. Its manifest is read and its format version checked; :meth:`open` checks the files too.
+
+    Attributes:
+        path: the folder.
+        manifest: format, graphrec version, fingerprint, and for each file ``sha256``, ``size`` and ``holds``.
+        config: all that is needed to run it again: ``model``, ``hparams``, ``dataset``, ``fit``, ``seed``, ``status``.
+        metrics: flat, lower-case: ``recall@20`` of the test part, ``valid/recall@20``, ``num_users``, ``mask``,
+            ``seconds``.
+
+    Raises:
+        MissingFileError: there is no run at ``path``.
+        InputError: the run is of a newer format, or its manifest is damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        recover(self.path)
+        if not (self.path / MANIFEST).is_file():
+            found = "no such folder" if not self.path.exists() else f"it has no {MANIFEST}"
+            raise MissingFileError(f"{self.path} is no run folder: {found}.")
+        try:
+            self.manifest: dict[str, Any] = json.loads((self.path / MANIFEST).read_text())
+            found_format = int(self.manifest["format"])
+            self.files: dict[str, dict[str, Any]] = dict(self.manifest["files"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.path / MANIFEST} is damaged: {error}.") from error
+        if found_format > FORMAT:
+            raise InputError(
+                f"{self.path} is a run of format {found_format}, made by graphrec {self.manifest.get('graphrec')}; "
+                f"this graphrec ({version('graphrec')}) reads formats up to {FORMAT}. "
+                "Update with: pip install -U graphrec"
+            )
+        self.config: dict[str, Any] = yaml.safe_load(self._read("config.yaml"))
+        self.metrics: dict[str, Any] = json.loads(self._read("metrics.json"))
+        self._temporary: TemporaryDirectory[str] | None = None
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, verify: bool = True) -> Run:
+        """Open a run and check that every file is there and is the one that was written (size and SHA-256)."""
+        run = cls(path)
+        if verify:
+            run.verify()
+        return run
+
+    def verify(self) -> None:
+        """Check every file against the manifest.
+
+        Raises:
+            MissingFileError: a file is missing.
+            InputError: a file is not the one that was written.
+        """
+        for name, entry in self.files.items():
+            file = self.path / name
+            if not file.is_file():
+                raise MissingFileError(f"{file} is missing; the run's manifest lists it.")
+            size = file.stat().st_size
+            if size != entry["size"]:
+                raise InputError(
+                    f"{file} was changed: {size} bytes, the run's manifest says {entry['size']}. "
+                    "Train or copy it again."
+                )
+            if sha256(file) != entry["sha256"]:
+                raise InputError(f"{file} was changed: its SHA-256 is not the manifest's. Train or copy it again.")
+
+    def _read(self, name: str) -> str:
+        file = self.path / name
+        if not file.is_file():
+            raise MissingFileError(f"{file} is missing; every run has it.")
+        return file.read_text(encoding="utf-8")
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the dataset it was trained on."""
+        return str(self.manifest["fingerprint"])
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """A row an epoch: epoch, loss, each named term, seconds, validation metrics, peak memory."""
+        file = self.path / "history.csv"
+        return pd.read_csv(file) if file.stat().st_size > 1 else pd.DataFrame()
+
+    @cached_property
+    def _id_tables(self) -> dict[str, pa.Table]:
+        return {
+            Path(name).stem: pq.read_table(self.path / name)
+            for name in self.files
+            if name.startswith("ids/") and name.endswith(".parquet")
+        }
+
+    @cached_property
+    def vocabularies(self) -> dict[str, Vocabulary]:
+        """Raw ids by node type."""
+        out = {}
+        for node_type, table in self._id_tables.items():
+            ids = table["id"]
+            numbers = pa.types.is_integer(ids.type)
+            out[node_type] = Vocabulary(ids.to_numpy() if numbers else ids.combine_chunks(), node_type)
+        return out
+
+    @cached_property
+    def names(self) -> dict[str, np.ndarray]:
+        """Names (N,) of str or None by node type, where any is known."""
+        return {
+            node_type: np.array(table["name"].to_pylist(), dtype=object)
+            for node_type, table in self._id_tables.items()
+            if table["name"].null_count < len(table)
+        }
+
+    def per_user(self) -> pa.Table | None:
+        """The metrics of each user, None where the run has no test part."""
+        file = self.path / "per_user.parquet"
+        return pq.read_table(file) if file.exists() else None
+
+    def inputs(self) -> GraphInputs:
+        """The training graph and features, as the model read them."""
+        return read_inputs(self.path / "seen.safetensors", self.path / "inputs.safetensors")
+
+    def weights(self) -> dict[str, Tensor]:
+        """Parameters and buffers by name."""
+        return read_tensors(self.path / "model.safetensors")[0]
+
+    def model(
+        self, device: str | torch.device = "cpu", *, model_class: type[GraphRecommender] | None = None
+    ) -> GraphRecommender:
+        """The trained model, ready to score, without the dataset.
+
+        Args:
+            device: where to put it.
+            model_class: the class, for a model that is not graphrec's own and whose module is not imported.
+        """
+        model_class = model_class or _resolve(str(self.config["model"]))
+        model = model_class(self.inputs(), **self.config["hparams"])
+        load_weights(model, self.weights(), str(self.path / "model.safetensors"))
+        return model.to(device).eval()
+
+    def dataset(self, root: str | os.PathLike[str] | None = None) -> RecDataset:
+        """Load the dataset it was trained on again, with the same split, and check that it is the same.
+
+        Args:
+            root: the folder that holds the dataset's own folder; None as in :func:`graphrec.datasets.load`.
+
+        Raises:
+            InputError: the run was trained on data given in memory, or the dataset has changed since.
+        """
+        from graphrec.datasets import load
+
+        spec = dict(self.config["dataset"])
+        fingerprint = spec.pop("fingerprint")
+        source = spec.pop("source", None)
+        if source is None:
+            raise InputError(
+                f"{self.path} was trained on data given in memory ({spec.get('name')!r}), which cannot be loaded "
+                "again; pass the dataset."
+            )
+        spec.pop("name", None)
+        data = load(source, root=root, **spec)
+        if data.fingerprint != fingerprint:
+            raise InputError(
+                f"dataset {source!r} has changed since {self.path} was trained: its fingerprint is {data.fingerprint}, "
+                f"the run's is {fingerprint}. Train again, or restore the data."
+            )
+        return data
+
+    def add(self, files: Mapping[str, Content], holds: Mapping[str, Sequence[str]] | None = None) -> Run:
+        """The run with files added or replaced; the folder changes in one step.
+
+        Args:
+            files: by name within the run: the content, or the path of a file to copy.
+            holds: what each holds, for the manifest; known names have a default.
+        """
+        with clear_errors(self.path, "run", "It is as it was."):
+            write_folder(self.path, lambda folder: self._fill(folder, files, holds or {}))
+        run = Run(self.path)
+        run._temporary = self._temporary
+        return run
+
+    def _fill(self, folder: Path, files: Mapping[str, Content], holds: Mapping[str, Sequence[str]]) -> None:
+        for name in self.files:
+            if name not in files:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(self.path / name, folder / name)
+        extra = {name: entry["holds"] for name, entry in self.files.items()}
+        _write_extra(folder, files)
+        _write_manifest(folder, self.fingerprint, {**extra, **holds}, self.manifest.get("caches", []))
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, model={self.config.get('model')!r}, status={self.config.get('status')!r})"
+
+
+def write_run(
+    path: str | os.PathLike[str],
+    *,
+    model: GraphRecommender,
+    data: RecDataset,
+    config: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]] = (),
+    per_user: pa.Table | None = None,
+    extra_files: Mapping[str, Content] | None = None,
+    holds: Mapping[str, Sequence[str]] | None = None,
+    caches: Sequence[Mapping[str, Any]] = (),
+) -> Run:
+    """Write a run folder in one step.
+
+    Args:
+        path: the folder; a run that is there is replaced when the new one is complete, anything else is refused.
+        model: whose weights and inputs are saved.
+        data: gives ids and names.
+        config: ``dataset``, ``fit``, ``seed``, ``status``; ``model`` and ``hparams`` are taken from the model.
+        metrics: flat, JSON values.
+        history: a mapping an epoch.
+        per_user: the metrics of each user.
+        extra_files: further files by name: content or the path of a file to copy.
+        holds: what the extra files hold.
+        caches: every cache outside the folder that was made from the data: ``path``, ``sha256``, ``holds``.
+
+    Raises:
+        InputError: the folder cannot be written (full, read-only), or holds something that is no run.
+    """
+    path = Path(path)
+    with clear_errors(path, "run", "What was there before is whole."):
+        recover(path)
+        check_replaceable(path)
+
+        def fill(folder: Path) -> None:
+            _dump_yaml(folder / "config.yaml", {**model_config(model), **config})
+            _dump_json(folder / "metrics.json", metrics)
+            _dump_json(folder / "environment.json", environment())
+            pd.DataFrame(list(history)).to_csv(folder / "history.csv", index=False)
+            write_tensors(folder / "model.safetensors", model.state_dict())
+            write_inputs(folder / "seen.safetensors", folder / "inputs.safetensors", model.graph_inputs)
+            (folder / "ids").mkdir()
+            for node_type in model.graph_inputs.graph.node_types:
+                if node_type in data.vocabularies:
+                    _write_ids(folder / "ids" / f"{node_type}.parquet", data, node_type)
+            if per_user is not None:
+                pq.write_table(per_user, folder / "per_user.parquet")
+            _write_extra(folder, extra_files or {})
+            _write_manifest(folder, data.fingerprint, holds or {}, caches)
+
+        write_folder(path, fill)
+    return Run(path)
+
+
+def model_config(model: GraphRecommender) -> dict[str, Any]:
+    """``model`` and ``hparams`` as a run's config holds them."""
+    cls = type(model)
+    own = cls.__module__.startswith("graphrec.models.")
+    return {"model": cls.__name__ if own else f"{cls.__module__}:{cls.__qualname__}", "hparams": model.hparams}
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise where ``path`` holds something that is no run, which writing a run there would remove."""
+    if path.is_dir() and not (path / MANIFEST).exists() and any(path.iterdir()):
+        raise InputError(f"{path} is not empty and no run folder; choose another output folder.")
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; choose another output folder.")
+
+
+def as_model(model: Any, device: str | torch.device | None = None) -> tuple[GraphRecommender, Run | None]:
+    """The model behind a model, a :class:`Run`, a Recommender (anything with ``model`` and ``run``) or a path.
+
+    Args:
+        model: one of these.
+        device: where to put it; None: where it is, or the CPU for one that is loaded.
+    """
+    if isinstance(model, GraphRecommender):
+        return (model if device is None else model.to(device)), None
+    if isinstance(model, (str, os.PathLike)):
+        model = Run.open(model)
+    if isinstance(model, Run):
+        return model.model(device or "cpu"), model
+    inner = getattr(model, "model", None)
+    if isinstance(inner, GraphRecommender):
+        return (inner if device is None else inner.to(device)), getattr(model, "run", None)
+    raise InputError(f"expected a model, a run, a recommender or the path of a run, found a {type(model).__name__}.")
+
+
+def _resolve(name: str) -> type[GraphRecommender]:
+    if ":" not in name:
+        from graphrec.models import resolve
+
+        return resolve(name)
+    # A module that a folder names is never imported on its word: the folder may come from anywhere.
+    module_name, _, class_name = name.partition(":")
+    found: Any = sys.modules.get(module_name)
+    for part in class_name.split("."):
+        found = getattr(found, part, None)
+    if isinstance(found, type) and issubclass(found, GraphRecommender):
+        return found
+    raise InputError(f"the run's model is {name}; import {module_name} first, or pass model_class=.")
+
+
+def _write_ids(path: Path, data: RecDataset, node_type: str) -> None:
+    ids = data.vocabularies[node_type].arrow
+    names = data.names.get(node_type)
+    name = pa.nulls(len(ids), pa.string()) if names is None else pa.array(list(names), type=pa.string())
+    pq.write_table(pa.table({"id": ids, "name": name}), path)
+
+
+def _plain(value: Any) -> Any:
+    """Numpy scalars, tuples, paths and tensors of one number as JSON values."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, (np.generic, Tensor)):
+        return value.item()
+    return value
+
+
+def _dump_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(_plain(value), indent=2) + "\n", encoding="utf-8")
+
+
+def _dump_yaml(path: Path, value: Any) -> None:
+    path.write_text(yaml.safe_dump(_plain(value), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _write_extra(folder: Path, files: Mapping[str, Content]) -> None:
+    for name, content in files.items():
+        file = folder / name
+        if not file.resolve().is_relative_to(folder.resolve()) or name == MANIFEST:
+            raise InputError(f"{name!r} is no name for a file of a run.")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            file.write_bytes(content)
+        elif isinstance(content, str):
+            file.write_text(content, encoding="utf-8")
+        else:
+            shutil.copyfile(content, file)
+
+
+def _write_manifest(
+    folder: Path, fingerprint: str, holds: Mapping[str, Sequence[str]], caches: Sequence[Mapping[str, Any]]
+) -> None:
+    files = {}
+    for file in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
+        name = file.relative_to(folder).as_posix()
+        files[name] = {
+            "sha256": sha256(file),
+            "size": file.stat().st_size,
+            "holds": list(holds.get(name, _holds(name))),
+        }
+    _dump_json(
+        folder / MANIFEST,
+        {
+            "format": FORMAT,
+            "graphrec": version("graphrec"),
+            "fingerprint": fingerprint,
+            "files": files,
+            "caches": list(caches),
+        },
+    )
