@@ -42,12 +42,14 @@ class File:
         bytes: its size.
         sha256: of its bytes.
         addresses: where these bytes can be had, tried in turn; an address of an archive ends in ``#member``.
+        blob: the git blob id of other bytes with the same content (items in another order) that are as good.
     """
 
     name: str
     bytes: int
     sha256: str
     addresses: tuple[str, ...] = ()
+    blob: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def entry_from(raw: Mapping[str, Any]) -> Entry:
     return Entry(
         **plain,
         sources=tuple(Source(s["repository"], s["commit"], tuple(s.get("paths", ()))) for s in raw["sources"]),
-        files=tuple(File(f["name"], f["bytes"], f["sha256"], tuple(f.get("addresses", ()))) for f in raw["files"]),
+        files=tuple(File(f["name"], f["bytes"], f["sha256"], tuple(f.get("addresses", ())), f.get("blob", "")) for f in raw["files"]),
         sizes=MappingProxyType(dict(raw["sizes"])),
         digests=MappingProxyType(dict(raw.get("digests", {}))),
     )
