@@ -43,7 +43,8 @@ def run_data(run: Run, options: Any) -> RecDataset:
         return run.dataset(root=options.root)
     from graphrec.datasets import load
 
-    spec = {key: value for key, value in run.config["dataset"].items() if key not in ("fingerprint", "source", "name")}
+    own = ("fingerprint", "source", "name", "root")
+    spec = {key: value for key, value in run.config["dataset"].items() if key not in own}
     data = load(options.dataset, root=options.root, **spec)
     if data.fingerprint != run.fingerprint:
         raise InputError(
