@@ -17,6 +17,7 @@ from graphrec.errors import InputError
 
 PATH_KEY = b"graphrec.path"
 LINE_KEY = b"graphrec.first_line"
+COLUMN_KEY = b"graphrec.column."
 
 _WHOLE = "^(0|[1-9][0-9]*)$"
 _SIGNED = "^[+-]?[0-9]+$"
@@ -31,7 +32,7 @@ class Place:
         call: what was being added ("interactions").
         column: the column's name.
         path: the file, None for a frame.
-        first_line: the line of the file that holds row 0.
+        first_line: the line of the file that holds row 0; below 1 where rows are no lines.
     """
 
     call: str
@@ -42,7 +43,8 @@ class Place:
     def row(self, index: int) -> str:
         """The place of one row: file and line, or the row number from 0."""
         if self.path is not None:
-            return f"{self.path}, line {index + self.first_line}, column {self.column!r}"
+            where = f"line {index + self.first_line}" if self.first_line > 0 else f"row {index} (from 0)"
+            return f"{self.path}, {where}, column {self.column!r}"
         return f"{self.call}: column {self.column!r}, row {index}"
 
     def __str__(self) -> str:
@@ -180,6 +182,7 @@ def place_of(table: pa.Table, call: str, column: str) -> Place:
     """Where a column of a table came from, by the table's metadata."""
     metadata = table.schema.metadata or {}
     path = metadata.get(PATH_KEY)
+    column = metadata.get(COLUMN_KEY + column.encode(), column.encode()).decode()
     if path is None:
         return Place(call, column)
     return Place(call, column, path.decode(), int(metadata.get(LINE_KEY, b"1")))
@@ -352,10 +355,12 @@ def times(values: Any, place: Place) -> NDArray[Any]:
         raise InputError(f"{place.row(_first(pc.is_null(array)))}: no time (null or NaN).")
     kind = array.type
     if (pa.types.is_string(kind) or pa.types.is_large_string(kind)) and len(array):
-        try:
+        if pc.all(pc.match_substring_regex(array, "^[+-]?[0-9]{1,18}$")).as_py():
+            return _contiguous(array.cast(pa.int64())).to_numpy(zero_copy_only=False)
+        if pc.match_substring_regex(array[:1], _DECIMAL)[0].as_py() or not pc.match_substring_regex(
+            array[:1], r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
+        )[0].as_py():
             return numbers(array, place)
-        except InputError:
-            pass
         try:
             array = array.cast(pa.timestamp("us"))
         except pa.ArrowInvalid as error:
