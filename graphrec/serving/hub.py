@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from pathlib import Path
 
 from graphrec.errors import MissingFileError
@@ -74,7 +75,10 @@ def push(
     files = {name: run.path / name for name in [*run.files, "manifest.json"]}
     operations = [hub.CommitOperationAdd(name, file) for name, file in files.items()]
     operations.append(hub.CommitOperationAdd("README.md", card(run, repo_id).encode()))
-    commit = api.create_commit(repo_id, operations, commit_message=message)
+    with warnings.catch_warnings():
+        # The id tables of a run are data files, and meant to be there.
+        warnings.filterwarnings("ignore", message=".*about to commit a data file")
+        commit = api.create_commit(repo_id, operations, commit_message=message)
     return str(commit.commit_url)
 
 

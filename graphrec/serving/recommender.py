@@ -375,8 +375,8 @@ class Recommender:
         with clear_errors(Path(path), "embeddings", "What was there before is whole."):
             return embeddings.write(
                 Path(path),
-                users=(self.users.raw, encoded.users.float().cpu().numpy()),
-                items=(self.items.raw, encoded.items.float().cpu().numpy()),
+                users=(self.users.raw, encoded.users.detach().float().cpu().numpy()),
+                items=(self.items.raw, encoded.items.detach().float().cpu().numpy()),
             )
 
     def _check_k(self, k: int) -> None:

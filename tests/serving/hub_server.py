@@ -88,9 +88,9 @@ class _Handler(BaseHTTPRequestHandler):
             asked = json.loads(body)
             name = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
             if name in self.server.repositories:
-                return self._answer(409, {"error": "exists"})
+                return self._answer(409, {"error": "exists", "url": f"{self.server.address}/{name}"})
             self.server.repositories[name] = {}
-            self.server.private[name] = bool(asked.get("private"))
+            self.server.private[name] = bool(asked.get("private")) or asked.get("visibility") == "private"
             return self._answer(200, {"url": f"{self.server.address}/{name}"})
         if path == ["api", "validate-yaml"]:
             return self._answer(200, {"errors": [], "warnings": []})

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from graphrec.errors import MissingFileError
+from graphrec.serving import Recommender
+from tests.serving.hub_server import running_hub
+from tests.serving.test_recommender import saved
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants", reason="huggingface_hub is not installed")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+@pytest.mark.usefixtures("hub_cache")
+def test_push_and_pull(tmp_path: Path) -> None:
+    rec = Recommender.from_pretrained(saved(tmp_path))
+    with running_hub() as hub:
+        address = rec.push_to_hub("someone/small", endpoint=hub.address, token="hf_none")
+        assert address.startswith(f"{hub.address}/someone/small/commit/")
+        files = hub.repositories["someone/small"]
+        assert hub.private["someone/small"]
+        assert set(files) == {*rec.run.files, "manifest.json", "README.md"}  # type: ignore[union-attr]
+        assert b"recall@20 | 0.5000" in files["README.md"]
+        pulled = Recommender.from_pretrained("someone/small", endpoint=hub.address, token="hf_none")
+        pd.testing.assert_frame_equal(pulled.recommend(k=3), rec.recommend(k=3))
+        rec.push_to_hub("someone/small", endpoint=hub.address, token="hf_none")
+        with pytest.raises(MissingFileError, match="there is no folder someone/none, and repository"):
+            Recommender.from_pretrained("someone/none", endpoint=hub.address, token="hf_none")
+        manifest = json.loads(files["manifest.json"])
+        assert manifest["format"] == 1
