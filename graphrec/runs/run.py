@@ -199,7 +199,8 @@ class Run:
         """Load the dataset it was trained on again, with the same split, and check that it is the same.
 
         Args:
-            root: the folder that holds the dataset's own folder; None as in :func:`graphrec.datasets.load`.
+            root: the folder that holds the dataset's own folder; None: the one that was given when it was trained, if
+                any, else as in :func:`graphrec.datasets.load`.
 
         Raises:
             InputError: the run was trained on data given in memory, or the dataset has changed since.
@@ -215,7 +216,8 @@ class Run:
                 "again; pass the dataset."
             )
         spec.pop("name", None)
-        data = load(source, root=root, **spec)
+        recorded = spec.pop("root", None)
+        data = load(source, root=recorded if root is None else root, **spec)
         if data.fingerprint != fingerprint:
             raise InputError(
                 f"dataset {source!r} has changed since {self.path} was trained: its fingerprint is {data.fingerprint}, "

@@ -369,7 +369,6 @@ class _Training:
         broken = interrupted is not None and not standing.finished
         config = self.config()
         config["status"] = "interrupted" if broken else "complete"
-        config["stopped_early"] = standing.stopped_early
         config["selected_on"] = self.part
         if self.copied:
             name = init_from.path if isinstance(init_from, Run) else init_from
@@ -385,7 +384,8 @@ class _Training:
         )
         shown = {name: value for name, value in metrics.items() if name in (self.options.metric, "ndcg@20")}
         numbers = "".join(f"  {name} {value:.4f}" for name, value in shown.items())
-        self.show.say(f"{config['status']}, {standing.epoch} epochs, {duration(standing.seconds)}{numbers}  {run.path}")
+        ended = f"{config['status']}{', stopped early,' if standing.stopped_early else ''}"
+        self.show.say(f"{ended} after {standing.epoch} epochs, {duration(standing.seconds)}{numbers}  {run.path}")
         return run
 
 

@@ -45,7 +45,9 @@ class Progress:
         return self.live and time.monotonic() - self._last >= self.every
 
     def step(self, epoch: int, done: int, total: int | None, loss: float, seconds: float) -> None:
-        """Show where an epoch stands: ``done`` of ``total`` steps (None: not known)."""
+        """Show where an epoch stands, on a terminal: ``done`` of ``total`` steps (None: not known)."""
+        if not self.live:
+            return
         share = done / total if total else None
         bar = f"[{'#' * int(_WIDTH * share):<{_WIDTH}}]" if share is not None else f"step {done}"
         left = ""

@@ -150,7 +150,7 @@ class TinyCounts(GraphRecommender):
         self.counts = torch.bincount(items, minlength=self.num_items).float()
 
     def score(self, users: Tensor, items: Tensor | None = None, *, edge_weight: EdgeWeight = None) -> Tensor:
-        scores = self.counts.expand(len(users), -1)
+        scores = self.counts.repeat(len(users), 1)
         if items is None:
             return scores
         return scores[:, items] if items.dim() == 1 else scores.gather(1, items)
