@@ -63,8 +63,13 @@ def extract(archive: Path, into: Path, *, limit: int = LIMIT) -> Path:
         os.replace(work, into)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    inside = [child for child in into.iterdir() if child.name != "__MACOSX"]
-    return inside[0] if len(inside) == 1 and inside[0].is_dir() else into
+    return only_folder(into)
+
+
+def only_folder(folder: Path) -> Path:
+    """The one folder that a folder holds, or the folder itself when it holds anything else."""
+    inside = [child for child in folder.iterdir() if child.name != "__MACOSX"]
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
 
 
 def safe_name(archive: Path, name: str) -> PurePosixPath:

@@ -15,8 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import pooch
-
+from graphrec.datasets.cache import cache_root
 from graphrec.errors import unknown
 
 
@@ -83,6 +82,11 @@ class Entry:
     fingerprint: str = ""
 
     @property
+    def interactions(self) -> int:
+        """Ranked interactions of all parts, labelled negatives left out."""
+        return sum(self.sizes.get(part, 0) for part in ("interactions", "train", "valid", "test"))
+
+    @property
     def downloadable(self) -> bool:
         """Whether its owner allows a download and every file has an address."""
         return bool(self.files) and all(file.addresses for file in self.files)
@@ -119,6 +123,7 @@ class Row:
             "name": self.entry.name,
             "title": self.entry.title,
             **self.entry.sizes,
+            "interactions": self.entry.interactions,
             "present": self.present,
             "folder": None if self.folder is None else str(self.folder),
             "missing": list(self.missing),
@@ -162,8 +167,8 @@ def get(name: str) -> Entry:
 
 
 def user_folder() -> Path:
-    """Where downloaded datasets lie: ``$GRAPHREC_CACHE/datasets``, or the user's cache of the system."""
-    return Path(os.environ.get("GRAPHREC_CACHE") or pooch.os_cache("graphrec")) / "datasets"
+    """Where downloaded datasets lie: ``downloads`` in the cache."""
+    return cache_root() / "downloads"
 
 
 def roots(root: str | Path | None = None) -> tuple[Path, ...]:

@@ -24,7 +24,11 @@ from graphrec.datasets.adapters import (
 from graphrec.datasets.builder import Builder
 from graphrec.errors import InputError, unknown
 
-__all__ = ["ADAPTERS", "Adapter", "adapter", "check_options", "recognise"]
+__all__ = ["ADAPTERS", "VERSION", "Adapter", "adapter", "check_options", "recognise"]
+
+
+# Raised whenever an adapter makes something else of the same files: copies in the cache are then made again.
+VERSION = 1
 
 
 class Adapter(Protocol):

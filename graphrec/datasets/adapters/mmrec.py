@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from graphrec.datasets.adapters.common import add_features, add_user_map, columns, feature_rows, item_table, universe, whole
+from graphrec.datasets.adapters.common import (
+    add_features,
+    add_user_map,
+    columns,
+    feature_rows,
+    item_table,
+    universe,
+    whole,
+)
 from graphrec.datasets.adapters.lightgcn_names import add_item_table
 from graphrec.datasets.adapters.parsing import Column, first_line, table
 from graphrec.datasets.builder import Builder

@@ -1,0 +1,263 @@
+"""``load``: a dataset by its name, or whatever lies at a path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from graphrec.datasets import adapters, registry
+from graphrec.datasets.archives import extract, is_archive, only_folder
+from graphrec.datasets.builder import Builder, as_mapping
+from graphrec.datasets.cache import cache_key, cached
+from graphrec.datasets.dataset import RecDataset
+from graphrec.datasets.download import download
+from graphrec.datasets.single_file import add_table, check_table, is_table
+from graphrec.datasets.tables import DUPLICATES, Duplicates
+from graphrec.errors import InputError, MissingFileError, unknown
+
+if TYPE_CHECKING:
+    from graphrec.datasets.splits import Split
+
+WORLDS = ("world", "seeded-world")
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where a dataset lies and what it is called; ``fetched``: it has just been downloaded."""
+
+    name: str
+    path: Path
+    fetched: bool = False
+
+
+def load(
+    name_or_path: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    *,
+    format: str | None = None,
+    columns: Mapping[str, str] | str | None = None,
+    split: str | Split | None = None,
+    seed: int | None = None,
+    cold: Literal["keep", "drop"] = "keep",
+    min_rating: float | None = None,
+    duplicates: Duplicates | None = None,
+    cache: bool = True,
+    **options: Any,
+) -> RecDataset:
+    """Load a dataset.
+
+    Args:
+        name_or_path: a known name (:func:`graphrec.datasets.registry.table`), the name of any folder under ``root``, the path of
+            a folder or file, or ``world`` for the seeded world. Options may follow a name: ``ml-100k:fold=u1``,
+            ``world:users=500,seed=7``.
+        root: the folder that holds the dataset's own folder (``ROOT/gowalla/train.txt``); None: $GRAPHREC_DATA, then the user's
+            cache, then a download where the owner allows one.
+        format: how to read it, one of :data:`graphrec.datasets.adapters.ADAPTERS` for folders or of ``csv``, ``tsv``, ``parquet``
+            for files; None: recognised by its content.
+        columns: for a single file, which column is what: ``"user=uid,item=sku,time=ts"`` or the same as a mapping.
+        split: how to split, such as ``random:.8,.1,.1``; None: as the files say.
+        seed: of the split, or of the seeded world.
+        cold: keep or drop valid and test interactions of users and items without a training interaction; counted either way.
+        min_rating: keep interactions rated at least this.
+        duplicates: of rows with the same user, item and part: ``error``, ``first``, ``last`` (the default), ``sum``.
+        cache: keep a converted copy in the user's cache, and use it as long as the files are the same.
+        **options: of the format (:func:`graphrec.datasets.adapters.check_options`) or of the seeded world.
+
+    Raises:
+        InputError: an unknown name, a format that nobody recognises, an option that does not exist, or a faulty file.
+        MissingFileError: the files are not at hand; says which to put where.
+    """
+    if cold not in ("keep", "drop"):
+        raise unknown("policy for cold users and items", str(cold), ("keep", "drop"))
+    if duplicates is not None and duplicates not in DUPLICATES:
+        raise unknown("policy for duplicates", str(duplicates), DUPLICATES)
+    text, given = _with_options(os.fspath(name_or_path), options)
+    if text in WORLDS:
+        data = _world(given, split, seed)
+        split = None
+    else:
+        data = _from_files(locate(text, root), format, columns, duplicates, cache, given)
+    if min_rating is not None:
+        data = data.filter_rating(min_rating)
+    if split is not None:
+        data = data.split(split, seed=seed)
+    return data.filter_cold("drop") if cold == "drop" else data
+
+
+def _with_options(text: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A name and the options behind it (``world:users=500``) put together with those given by keyword."""
+    name, mark, rest = text.partition(":")
+    if not mark or not (name in WORLDS or name in registry.entries()):
+        return text, dict(options)
+    found: dict[str, Any] = {}
+    for entry in rest.split(","):
+        key, equals, value = entry.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"dataset {text!r}: expected NAME:option=value,option=value, got {entry!r}.")
+        found[key.strip()] = _value(value.strip())
+    return name, {**found, **options}
+
+
+def _value(text: str) -> int | float | bool | str:
+    """An option's value as written on a command line."""
+    if text in ("true", "false"):
+        return text == "true"
+    kinds: tuple[Callable[[str], int | float], ...] = (int, float)
+    for kind in kinds:
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _world(options: dict[str, Any], split: str | Split | None, seed: int | None) -> RecDataset:
+    import inspect
+
+    from graphrec.datasets.world import world
+
+    if split is not None:
+        options["split"] = split
+    if seed is not None:
+        options["seed"] = seed
+    known = list(inspect.signature(world).parameters)
+    for option in options:
+        if option not in known:
+            raise unknown("option of the seeded world", option, known)
+    return world(**options)
+
+
+def locate(text: str, root: str | os.PathLike[str] | None = None) -> Located:
+    """Where a dataset lies: a path that exists, a folder under ``root``, or what a download brings.
+
+    Raises:
+        InputError: the name is unknown; shows the nearest.
+        MissingFileError: a known dataset is not at hand and cannot be downloaded.
+    """
+    is_name = Path(text).name == text and text not in (".", "..")
+    if is_name:
+        for place in registry.roots(None if root is None else Path(root)):
+            if (place / text).is_dir():
+                return Located(text, place / text)
+    if root is not None and (Path(root) / text).exists():
+        return Located(Path(text).name, Path(root) / text)
+    path = Path(text).expanduser()
+    if path.exists() and not (is_name and text in registry.entries()):
+        return Located(path.resolve().name, path)
+    if is_name and text in registry.entries():
+        entry = registry.get(text)
+        place = registry.user_folder() if root is None else Path(root)
+        return Located(text, download(entry, place / text), fetched=True)
+    if not is_name or path.suffix:
+        raise MissingFileError(f"{path} is not there.")
+    folders = _folders(registry.roots(None if root is None else Path(root)))
+    raise unknown("dataset", text, {*registry.entries(), *WORLDS, *folders})
+
+
+def _folders(roots: Iterable[Path]) -> list[str]:
+    return [child.name for place in roots if place.is_dir() for child in place.iterdir() if child.is_dir()]
+
+
+def _from_files(
+    located: Located,
+    format: str | None,
+    columns: Mapping[str, str] | str | None,
+    duplicates: Duplicates | None,
+    cache: bool,
+    options: dict[str, Any],
+) -> RecDataset:
+    path = _unpacked(located.path) if is_archive(located.path) else located.path
+    if path.is_file() and not is_table(path, format, columns):
+        path = path.absolute().parent
+    if path.is_dir():
+        kind = _format_of(path, located.name, format)
+        adapters.check_options(kind, options)
+        if columns is not None:
+            raise InputError(f"{path}: columns= is for a single csv, tsv or parquet file; this is in format {kind!r}.")
+        files = _all_files(path)
+        module = adapters.adapter(kind)
+
+        def read(builder: Builder) -> None:
+            module.read(path, builder, **options)
+    else:
+        kind, files = "table", [path]
+        roles = as_mapping(columns)
+        settings = check_table(path, format, roles, options)
+
+        def read(builder: Builder) -> None:
+            add_table(builder, path, roles, settings)
+
+    def build() -> RecDataset:
+        builder = Builder(located.name) if duplicates is None else _OnePolicy(located.name, duplicates)
+        read(builder)
+        return builder.build()
+
+    if cache:
+        made_of = {"name": located.name, "columns": as_mapping(columns), "duplicates": duplicates, **options}
+        data = cached(cache_key(files, f"{kind} {format or ''}", adapters.VERSION, made_of), build)
+    else:
+        data = build()
+    if located.fetched:
+        _check_content(located, data)
+    return data
+
+
+class _OnePolicy(Builder):
+    """A builder whose interactions all have the same policy for duplicates, whatever the adapter would choose."""
+
+    def __init__(self, name: str, duplicates: Duplicates) -> None:
+        super().__init__(name)
+        self._policy = duplicates
+
+    def interactions(self, frame: Any, *arguments: Any, **named: Any) -> Builder:
+        """As :meth:`Builder.interactions`."""
+        return super().interactions(frame, *arguments, **{**named, "duplicates": self._policy})
+
+
+def _unpacked(archive: Path) -> Path:
+    """The folder of an archive's content, unpacked once."""
+    stamp = archive.stat()
+    folder = registry.user_folder() / f"{archive.name}-{stamp.st_size}-{stamp.st_mtime_ns}"
+    if not folder.is_dir():
+        return extract(archive, folder)
+    return only_folder(folder)
+
+
+def _all_files(folder: Path) -> list[Path]:
+    """Every file of a folder that is not hidden, by name: what decides whether a cached copy is still right."""
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+
+
+def _format_of(path: Path, name: str, format: str | None) -> str:
+    """The format of a folder, as given or as recognised."""
+    if format is not None:
+        adapters.adapter(format)
+        return format
+    found = adapters.recognise(path)
+    if found is not None:
+        return found
+    if name in registry.entries():
+        entry = registry.get(name)
+        missing = [file.name for file in entry.files if not (path / file.name).is_file()]
+        if missing:
+            raise MissingFileError(f"{path} lacks {', '.join(missing)}. {entry.manual(path)}")
+    files = sorted(child.name for child in path.iterdir())
+    shown = ", ".join(files[:12]) + (f" and {len(files) - 12} more" if len(files) > 12 else "")
+    raise InputError(
+        f"{path} is in no known format. It holds {shown or 'no files'}. Formats: {', '.join(adapters.ADAPTERS)}; "
+        "say format=… to read it as one of them, or give the path of a single csv, tsv or parquet file."
+    )
+
+
+def _check_content(located: Located, data: RecDataset) -> None:
+    """Compare what was just downloaded with the registry's digests."""
+    wanted = registry.get(located.name).digests
+    wrong = [name for name, digest in data.digests().items() if wanted.get(name) != digest]
+    if wrong:
+        raise InputError(
+            f"{located.path}: the downloaded content differs from the registry's in {', '.join(wrong)}. "
+            "Delete the folder and try again."
+        )
