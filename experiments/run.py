@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import inspect
 import itertools
 import json
 import statistics
@@ -124,30 +125,26 @@ def train(
     """Train one setting in its own folder; a finished run is read, an interrupted one resumed."""
     key = json.dumps([experiment.model, hparams, fit, seed, select_on, data.fingerprint], sort_keys=True)
     out = folder / f"{experiment.model}-{hashlib.sha256(key.encode()).hexdigest()[:10]}"
-    if (out / "manifest.json").is_file():
-        run = graphrec.Run.open(out)
-        if run.config.get("status") == "complete":
-            return run
     model_class = resolve(experiment.model)
     given = dict(hparams)
-    if "seed" in model_class.__init__.__kwdefaults__:
+    if "seed" in inspect.signature(model_class.__init__).parameters:
         given["seed"] = seed
-    model = model_class(data, **given)
-    resume = out if (out / "checkpoint").exists() or (out / "manifest.json").is_file() else None
     return graphrec.fit(
-        model, data, out=out, seed=seed, select_on=select_on, metric=experiment.metric, ks=experiment.ks,
-        resume=resume, **fit,
-    )  # fmt: skip
+        model_class(data, **given),
+        data,
+        out=out,
+        seed=seed,
+        select_on=select_on,
+        metric=experiment.metric,
+        ks=experiment.ks,
+        resume=True,
+        **fit,
+    )
 
 
 def best_of(run: graphrec.Run, metric: str) -> tuple[float, int]:
     """Best validation value of a run and its epoch (1 for a model without epochs)."""
-    column = f"valid/{metric}"
-    history = run.history
-    if column in history and history[column].notna().any():
-        row = history[column].idxmax()
-        return float(history[column][row]), int(history["epoch"][row])
-    return float(run.metrics[column]), 1
+    return float(run.metrics[f"valid/{metric}"]), int(run.metrics.get("best_epoch", 1))
 
 
 def run_experiment(experiment: Experiment, folder: Path, seeds: int, root: str | None = None) -> dict[str, Any]:

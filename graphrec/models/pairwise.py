@@ -192,7 +192,9 @@ class PairwiseRecommender(GraphRecommender):
         users, items, edge_id = positive_pairs(matrix, positives=self.positives, seed=seed)
         negatives = None
         if not self.shared_negatives:
-            negatives = sample_negatives(matrix, users, self.num_negatives, seed=seed)
+            # Keyed by the pair where each edge comes once, so that an edge's negatives are its own.
+            keys = items if self.positives == "edge" else None
+            negatives = sample_negatives(matrix, users, self.num_negatives, seed=seed, keys=keys)
         for number, start in enumerate(range(0, len(users), self.batch_size)):
             part = slice(start, start + self.batch_size)
             if negatives is None:
