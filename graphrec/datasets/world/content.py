@@ -242,10 +242,15 @@ def facts(items: Items, words: Words) -> Facts:
     at[items.series[member], items.episode[member]] = ids[member]
     before = np.where(member, at[items.series, np.maximum(items.episode - 1, 0)], -1)
     sequel = before >= 0
-    named = (("genre", genre, GENRES), ("topic", topic, words.topics), ("maker", maker, words.makers))
-    named += (("country", country, COUNTRIES), ("series", series, words.series))
+    named = (
+        ("genre", genre, list(GENRES)),
+        ("topic", topic, words.topics),
+        ("maker", maker, words.makers),
+        ("country", country, list(COUNTRIES)),
+        ("series", series, words.series),
+    )
     entities = pd.concat(
-        [pd.DataFrame({"entity": e, "kind": kind, "name": list(names)}) for kind, e, names in named],
+        [pd.DataFrame({"entity": e, "kind": kind, "name": names}) for kind, e, names in named],
         ignore_index=True,
     )
     return Facts(of_items, of_entities, pd.DataFrame({"item": ids[sequel], "earlier": before[sequel]}), entities)
