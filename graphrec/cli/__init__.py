@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from graphrec import __version__
 from graphrec.cli.allocator import restart_with_reused_memory
 from graphrec.errors import InputError, unknown
 
@@ -60,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own_process = arguments is None
     words = list(sys.argv[1:] if arguments is None else arguments)
     warnings.showwarning = _show_warning
+    if not sys.warnoptions:
+        # What other packages will change one day is no news to whoever types a command.
+        warnings.simplefilter("ignore", FutureWarning)
     try:
         status = _dispatch(words, own_process)
         sys.stdout.flush()
@@ -86,9 +90,7 @@ def _dispatch(words: list[str], own_process: bool) -> int:
         return 0 if words else BAD_INPUT
     name, rest = words[0], words[1:]
     if name == "--version":
-        from importlib.metadata import version
-
-        print(f"graphrec {version('graphrec')}")
+        print(f"graphrec {__version__}")
         return 0
     if name not in COMMANDS:
         raise unknown("option" if name.startswith("-") else "command", name, COMMANDS)

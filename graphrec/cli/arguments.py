@@ -15,6 +15,7 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from graphrec.errors import InputError, MissingFileError, unknown
 
 _EXPECTED = re.compile(r'Parser key "(?P<key>[^"]+)":\s*(?P<rest>.*)', re.DOTALL)
+_UNION = re.compile(r"Does not validate .*Subtypes: \[(?P<types>.*)\] Errors: .* Given value: (?P<value>.*)")
 _TYPE = re.compile(r"<class '(?:\w+\.)*(\w+)'>|typing\.")
 _ROLE = re.compile(r":\w+:`~?([^`]+)`|``([^`]*)``")
 
@@ -59,6 +60,8 @@ class Parser(ArgumentParser):
                 if dashed != name:
                     action.option_strings[action.option_strings.index(name)] = dashed
                     self._option_string_actions[dashed] = self._option_string_actions.pop(name)
+            if action.nargs == "+":
+                action.metavar = "ID"
             if self.lists & set(action.option_strings):
                 action.option_strings = [name for name in action.option_strings if not name.endswith("+")]
                 action.metavar = "VALUE …"
@@ -111,7 +114,7 @@ class Parser(ArgumentParser):
             if not values:
                 raise InputError(f"{name}: at least one value is expected after it")
             one_list = len(values) == 1 and values[0].startswith("[") and values[0].endswith("]")
-            joined.append(f"{name}={values[0] if one_list else json.dumps(values)}")
+            joined.append(f"{name}={values[0] if one_list else json.dumps(values, ensure_ascii=False)}")
         return joined
 
 
@@ -121,6 +124,10 @@ def _readable(message: str) -> str:
         return message.removeprefix("error: ")
     option = "--" + (found["key"] if "." in found["key"] else found["key"].replace("_", "-"))
     rest = " ".join(found["rest"].split())
+    union = _UNION.search(rest)
+    if union is not None:
+        types = [name for name in union["types"].split(", ") if "NoneType" not in name]
+        rest = f"expected {' or '.join(types)}, got {union['value']}"
     rest = _TYPE.sub(lambda kind: kind[1] or "", rest).replace("Expected a ", "expected ")
     return f"{option}: {rest}".replace(". Got value:", ", got")
 

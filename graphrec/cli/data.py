@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from graphrec.cli.arguments import Parser, key_values
@@ -43,10 +44,19 @@ def add_dataset_arguments(shape: Parser) -> None:
         "--min-rating", type=float | None, default=None, help="keep interactions rated at least this; none: all"
     )
     group.add_argument(
+        "--split-seed", type=int | None, default=None, help="seed of a random split, or of the seeded world"
+    )
+    group.add_argument(
         "--cold",
         type=Literal["keep", "drop"],
         default="keep",
         help="test users and items without training interactions: keep or drop them (counted either way)",
+    )
+    group.add_argument(
+        "--duplicates",
+        type=Literal["error", "first", "last", "sum"] | None,
+        default=None,
+        help="rows with the same user, item and part: refuse, keep one, or add up; none: the last, counted",
     )
 
 
@@ -58,8 +68,13 @@ def load_dataset(options: Any) -> RecDataset:
 
 
 def dataset_spec(options: Any, data: RecDataset) -> dict[str, Any]:
-    """What a run notes of the options, so that the dataset can be loaded again."""
-    spec = {"source": options.dataset, "name": data.name, **_how(options)}
+    """What a run notes of the options, so that the dataset can be loaded again, from another folder too."""
+    from graphrec.datasets.registry import entries
+
+    source = options.dataset
+    if options.root is None and source not in entries() and Path(source).exists():
+        source = os.path.abspath(source)
+    spec = {"source": source, "name": data.name, **_how(options)}
     if options.root is not None:
         spec["root"] = os.path.abspath(options.root)
     return spec
@@ -67,12 +82,13 @@ def dataset_spec(options: Any, data: RecDataset) -> dict[str, Any]:
 
 def _how(options: Any) -> dict[str, Any]:
     """Arguments of ``load`` that are not its defaults."""
-    columns = key_values(options.columns, "--columns")
     given = {
         "format": options.format,
-        "columns": columns,
+        "columns": key_values(options.columns, "--columns"),
         "split": options.split,
+        "seed": options.split_seed,
         "min_rating": options.min_rating,
         "cold": options.cold if options.cold != "keep" else None,
+        "duplicates": options.duplicates,
     }
     return {name: value for name, value in given.items() if value is not None}

@@ -16,8 +16,8 @@ def parser() -> Parser:
     shape = Parser(
         "evaluate",
         "RUN [--split test] [--ks 10 20] [--metrics NAME …] [options]",
-        "Rank all items for every user of one part of the run's dataset, and measure. The dataset is loaded as it was for "
-        "the training, and refused when it has changed since.",
+        "Rank all items for every user of one part of the run's dataset, and measure. The dataset is loaded as it was "
+        "for the training, and refused when it has changed since.",
         lists=("--ks", "--metrics"),
     )
     shape.add_argument("run", help="a run folder")

@@ -13,7 +13,17 @@ from graphrec.errors import InputError, unknown
 if TYPE_CHECKING:
     from graphrec.models.base import GraphRecommender, Preset
 
-DATASET_OPTIONS = ("dataset", "root", "format", "columns", "split", "min_rating", "cold")
+DATASET_OPTIONS = (
+    "dataset",
+    "root",
+    "format",
+    "columns",
+    "split",
+    "split_seed",
+    "min_rating",
+    "cold",
+    "duplicates",
+)
 OWN_OPTIONS = ("model", "preset", "task", "out", "init_from")
 
 # What a run's config.yaml holds beside options: what came out, not what goes in.
@@ -100,7 +110,7 @@ def flat(config: Mapping[str, Any], file: str) -> dict[str, Any]:
             if source is None:
                 raise InputError(f"--config {file}: its run was trained on data given in memory; give --dataset")
             options["dataset"] = source
-            options.update(entries)
+            options.update({"split_seed" if name == "seed" else name: entry for name, entry in entries.items()})
         elif key == "init_from" and isinstance(value, Mapping):
             options["init_from"] = value.get("source")
         else:

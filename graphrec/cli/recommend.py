@@ -25,21 +25,20 @@ def parser() -> Parser:
         "recommend",
         "RUN (--users ID … | --all | --history ITEM … | --similar-to ITEM …) [options]",
         "The best items by a trained model, for raw ids; the training data is not needed.",
-        lists=("--users", "--history", "--similar-to", "--candidates"),
     )
     shape.add_argument("run", help="a run folder, or hf://OWNER/NAME on the Hugging Face hub")
-    shape.add_argument("--users", type=list[str] | None, default=None, help="raw ids of users the model was trained on")
+    shape.add_argument("--users", nargs="+", type=str, default=None, help="raw ids of users the model was trained on")
     shape.add_argument("--all", action="store_true", help="all users of the run, block by block")
     shape.add_argument(
-        "--history", type=list[str] | None, default=None, help="raw ids of the items somebody new is known by"
+        "--history", nargs="+", type=str, default=None, help="raw ids of the items somebody new is known by"
     )
     shape.add_argument(
-        "--similar-to", type=list[str] | None, default=None, help="raw ids of items whose nearest items are wanted"
+        "--similar-to", nargs="+", type=str, default=None, help="raw ids of items whose nearest items are wanted"
     )
     shape.add_argument("--k", type=int, default=10, help="how many items in each list")
     shape.add_argument("--include-seen", action="store_true", help="keep items of the training pairs in the lists")
     shape.add_argument(
-        "--candidates", type=list[str] | None, default=None, help="raw ids of the only items that may appear"
+        "--candidates", nargs="+", type=str, default=None, help="raw ids of the only items that may appear"
     )
     shape.add_argument(
         "--unknown",

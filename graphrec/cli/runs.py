@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from graphrec.datasets import RecDataset
     from graphrec.runs import Run
 
+# What a run notes of its dataset beside the arguments of load().
+_NOT_ARGUMENTS = frozenset({"fingerprint", "source", "name", "root"})
+
 
 def existing_run(name: str) -> str:
     """The run's name, refused at once where it is no folder (a typing error is not looked up on the network)."""
@@ -43,8 +46,7 @@ def run_data(run: Run, options: Any) -> RecDataset:
         return run.dataset(root=options.root)
     from graphrec.datasets import load
 
-    own = ("fingerprint", "source", "name", "root")
-    spec = {key: value for key, value in run.config["dataset"].items() if key not in own}
+    spec = {key: value for key, value in run.config["dataset"].items() if key not in _NOT_ARGUMENTS}
     data = load(options.dataset, root=options.root, **spec)
     if data.fingerprint != run.fingerprint:
         raise InputError(
