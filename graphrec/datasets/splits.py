@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from graphrec.datasets.dataset import Note, RecDataset, edge_type_name
 from graphrec.datasets.fingerprint import fingerprint
-from graphrec.datasets.tables import PART_NAMES, PARTS, EdgeTable
+from graphrec.datasets.tables import PART_NAMES, PARTS, EdgeTable, stable_order
 from graphrec.errors import InputError, MissingFileError, unknown
 
 TRAIN, VALID, TEST = PARTS["train"], PARTS["valid"], PARTS["test"]
@@ -463,8 +463,8 @@ def _hash(seed: int, purpose: str, *keys: NDArray[np.integer]) -> NDArray[np.int
     from graphrec import randomness
 
     tensors = [torch.from_numpy(np.ascontiguousarray(key, dtype=np.int64)) for key in keys]
-    high = torch.tensor(2**62, dtype=torch.int64)
-    return randomness.hash_integers(randomness.derive(seed, f"split/{purpose}"), high, *tensors).numpy()
+    # Forty bits leave room for the user's code in one 64-bit sort key; equal draws of a user go by item.
+    return randomness.hash_integers(randomness.derive(seed, f"split/{purpose}"), 2**40, *tensors).numpy()
 
 
 def _draws(seed: int, table: EdgeTable) -> NDArray[np.int64]:
@@ -489,7 +489,10 @@ def _ranks(
     group: NDArray[np.int64], keys: NDArray[np.generic]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Rows by group and key: their order, and, in that order, the place within the group and the group's size."""
-    order = np.lexsort((keys, group))
+    if len(keys) and np.issubdtype(keys.dtype, np.integer) and int(keys.max()) - int(keys.min()) < 2**63:
+        order = stable_order([group, keys - keys.min()])
+    else:
+        order = np.lexsort((keys, group))
     grouped = group[order]
     start = np.flatnonzero(np.concatenate([[True], grouped[1:] != grouped[:-1]])) if len(order) else np.zeros(0, np.int64)
     sizes = np.diff(np.append(start, len(order)))

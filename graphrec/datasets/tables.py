@@ -237,6 +237,27 @@ def pair_order(keys: Sequence[NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray
     return order, tie
 
 
+def _runs(tie: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The places that belong to runs of equal neighbours, and the number of the run of each."""
+    inside = np.zeros(len(tie) + 1, bool)
+    inside[1:] |= tie
+    inside[:-1] |= tie
+    slots = np.flatnonzero(inside)
+    starts = np.ones(len(slots), bool)
+    starts[1:] = ~tie[slots[1:] - 1]
+    return slots, np.cumsum(starts)
+
+
+def stable_order(keys: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
+    """Positions sorted by several non-negative integer keys, the first one foremost, equal rows in their order."""
+    order, tie = pair_order(keys)
+    if tie.any():
+        slots, run = _runs(tie)
+        inner = np.lexsort((order[slots], run))
+        order[slots] = order[slots][inner]
+    return order
+
+
 def canonical(
     edge_type: EdgeType, columns: Mapping[str, NDArray[Any]], duplicates: Duplicates, row: NDArray[Any] | None = None
 ) -> Merged:
@@ -269,11 +290,7 @@ def canonical(
         kept["edge_id"] = np.arange(size, dtype=np.int64)
         return Merged(EdgeTable(edge_type, kept), Provenance(row[order]), 0, 0)
 
-    in_run = np.zeros(size, bool)
-    in_run[1:] |= tie
-    in_run[:-1] |= tie
-    slots = np.flatnonzero(in_run)
-    run = np.cumsum(np.concatenate([[True], ~tie]))[slots]
+    slots, run = _runs(tie)
     sub = order[slots]
     part = columns["part"][sub] if "part" in columns else np.zeros(len(sub), np.int8)
     time = columns["time"][sub] if "time" in columns else np.zeros(len(sub), np.int8)
