@@ -1,1 +1,1 @@
-""""""
+"""Graphs as sparse matrices: normalisation, sampling on the device, exchange with other libraries."""

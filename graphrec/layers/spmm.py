@@ -42,14 +42,12 @@ def spmm(adj: Adjacency, x: Tensor, values: Tensor | None = None) -> Tensor:
         InputError: shapes or floating types do not fit.
     """
     if x.dim() not in (1, 2) or x.shape[0] != adj.shape[1]:
-        raise InputError(
-            f"x must be ({adj.shape[1]}, D) for a matrix of shape {adj.shape}, found {tuple(x.shape)}."
-        )
+        raise InputError(f"x must be ({adj.shape[1]}, D) for a matrix of shape {adj.shape}, found {tuple(x.shape)}.")
     _check_floating("x", x)
     dense = x.unsqueeze(1) if x.dim() == 1 else x
     product: Tensor
     stored = adj.values if values is None else adj.stored(values)
-    if values is None and not (stored is not None and stored.requires_grad):
+    if stored is None or (values is None and not stored.requires_grad):
         product = _Linear.apply(adj, dense)
     else:
         if stored.dtype != x.dtype:
@@ -75,8 +73,7 @@ def sddmm(adj: Adjacency, a: Tensor, b: Tensor) -> Tensor:
     """
     if a.dim() != 2 or b.dim() != 2 or (a.shape[0], b.shape[0]) != adj.shape or a.shape[1] != b.shape[1]:
         raise InputError(
-            f"a and b must be ({adj.shape[0]}, D) and ({adj.shape[1]}, D), found {tuple(a.shape)} and "
-            f"{tuple(b.shape)}."
+            f"a and b must be ({adj.shape[0]}, D) and ({adj.shape[1]}, D), found {tuple(a.shape)} and {tuple(b.shape)}."
         )
     if a.dtype != b.dtype:
         raise InputError(f"a is {a.dtype} and b is {b.dtype}; they must be of one type.")
@@ -101,9 +98,10 @@ def multiply(
     *,
     out: Tensor | None = None,
     add: Tensor | None = None,
+    add_scale: float = 1.0,
     scale: float = 1.0,
 ) -> Tensor:
-    """The kernel under :func:`spmm`, outside autograd: ``add + scale * A x``.
+    """The kernel under :func:`spmm`, outside autograd: ``add_scale * add + scale * A x``.
 
     Args:
         adj: an (R, C) matrix.
@@ -111,25 +109,28 @@ def multiply(
         values: (E,) in *stored* order, of ``x``'s type; None: the matrix's own, or ones.
         out: (R, D) where the result goes; may be ``add`` itself but not ``x``.
         add: (R, D).
+        add_scale: a factor on ``add``.
         scale: a factor on the product.
     """
+    if add_scale == 0:
+        add = None
     if out is None:
         out = x.new_empty(adj.shape[0], x.shape[1])
     if out.numel() == 0:
         return out
     if len(adj) == 0:
-        return out.zero_() if add is None else out.copy_(add)
+        return out.zero_() if add is None else torch.mul(add, add_scale, out=out)
     if x.dtype in (torch.float16, torch.bfloat16):
-        return _multiply_half(adj, x, values, out, add, scale)
+        return _multiply_half(adj, x, values, out, add, add_scale, scale)
     matrix = _matrix(adj, x.dtype, values)
     dense = x if x.stride(1) == 1 and x.stride(0) >= x.shape[1] else x.contiguous()
     if add is None:
         return torch.addmm(out, matrix, dense, beta=0, alpha=scale, out=out)
-    return torch.addmm(add, matrix, dense, alpha=scale, out=out)
+    return torch.addmm(add, matrix, dense, beta=add_scale, alpha=scale, out=out)
 
 
 def _multiply_half(
-    adj: Adjacency, x: Tensor, values: Tensor | None, out: Tensor, add: Tensor | None, scale: float
+    adj: Adjacency, x: Tensor, values: Tensor | None, out: Tensor, add: Tensor | None, add_scale: float, scale: float
 ) -> Tensor:
     """Blocks of columns in float32: what is added up is rounded once."""
     wide = None if values is None else values.float()
@@ -137,7 +138,7 @@ def _multiply_half(
     for start in range(0, x.shape[1], block):
         columns = slice(start, start + block)
         product = multiply(adj, x[:, columns].float(), wide, scale=scale)
-        out[:, columns] = product if add is None else product.add_(add[:, columns])
+        out[:, columns] = product if add is None else product.add_(add[:, columns], alpha=add_scale)
     return out
 
 

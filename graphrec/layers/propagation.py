@@ -1,0 +1,284 @@
+r"""Linear propagation on a bipartite graph, :math:`\sum_k w_k \hat A^k E`, with a backward pass of its own.
+
+With R the (normalised) users x items matrix, :math:`\hat A = [[0, R], [R^\top, 0]]` is symmetric, so that the gradient
+of the polynomial is the polynomial of the gradient: nothing is kept for it but the matrix. Each power is two half-size
+products, summed by Horner's rule :math:`w_0 E + \hat A (w_1 E + \hat A (w_2 E + \dots))` in two buffers.
+
+Letters: U users, I items, D width, K the degree (number of layers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphrec.errors import InputError
+from graphrec.graphs.adjacency import Adjacency
+from graphrec.layers.spmm import multiply, spmm
+
+LayerWeights = Tensor | Sequence[float]
+Pair = tuple[Tensor, Tensor]
+
+
+def linear_propagation(
+    adj: Adjacency, users: Tensor, items: Tensor, layer_weights: LayerWeights, values: Tensor | None = None
+) -> Pair:
+    r""":math:`\sum_k w_k \hat A^k E` on both sides of a bipartite graph; differentiable twice in everything.
+
+    Args:
+        adj: the (U, I) matrix R.
+        users: (U, D), the users' rows of E.
+        items: (I, D), the items' rows of E.
+        layer_weights: (K + 1,), w; layer 0 first. Learned ones get their gradients, at the cost of the powers one by
+            one in the backward pass.
+        values: (L,) in edge-list order, the entries of R, instead of the matrix's own. Where they need gradients, the K
+            layers are kept for the backward pass.
+
+    Returns:
+        users (U, D) and items (I, D).
+
+    Raises:
+        InputError: shapes do not fit.
+    """
+    _check(adj, users, items, layer_weights)
+    weights = _as_tensor(layer_weights, users)
+    if values is None and adj.values is not None and adj.values.requires_grad:
+        return _layer_by_layer(adj, users, items, weights, None)
+    if values is not None and values.requires_grad:
+        return _layer_by_layer(adj, users, items, weights, values)
+    if values is not None:
+        adj = adj.with_values(values)
+    result: Pair = _Polynomial.apply(adj, users, items, weights)
+    return result
+
+
+def linear_propagation_rows(
+    adj: Adjacency,
+    users: Tensor,
+    items: Tensor,
+    layer_weights: LayerWeights,
+    user_rows: Tensor,
+    item_rows: Tensor,
+    values: Tensor | None = None,
+) -> Pair:
+    """Some rows of :func:`linear_propagation`, the same numbers for less.
+
+    The last layer is computed for the rows alone, and the first product of the backward pass meets a right-hand side
+    that is zero in all other rows: together about two of the 2 K products of a step less.
+
+    Args:
+        adj: as in :func:`linear_propagation`, and so are users, items, layer_weights and values.
+        users: (U, D).
+        items: (I, D).
+        layer_weights: (K + 1,).
+        user_rows: (B,) int64; may name a user more than once.
+        item_rows: (P,) int64.
+        values: (L,).
+
+    Returns:
+        (B, D) and (P, D).
+    """
+    return propagation_and_ego_rows(adj, users, items, layer_weights, user_rows, item_rows, values)[0]
+
+
+def propagation_and_ego_rows(
+    adj: Adjacency,
+    users: Tensor,
+    items: Tensor,
+    layer_weights: LayerWeights,
+    user_rows: Tensor,
+    item_rows: Tensor,
+    values: Tensor | None = None,
+) -> tuple[Pair, Pair]:
+    """:func:`linear_propagation_rows`, and beside them the same rows of the tables themselves.
+
+    A regulariser on rows of layer 0 that takes them from here costs nothing; taken by indexing, each table would get a
+    second gradient of its full size.
+
+    Returns:
+        the propagated rows (B, D) and (P, D), and the rows of ``users`` and ``items``, (B, D) and (P, D).
+    """
+    _check(adj, users, items, layer_weights)
+    weights = _as_tensor(layer_weights, users)
+    learned = any(given is not None and given.requires_grad for given in (values, adj.values, weights))
+    if learned or len(weights) == 1:
+        final = linear_propagation(adj, users, items, weights, values)
+        return (final[0][user_rows], final[1][item_rows]), (users[user_rows], items[item_rows])
+    if values is not None:
+        adj = adj.with_values(values)
+    result = _PolynomialRows.apply(adj, users, items, tuple(weights.tolist()), user_rows, item_rows)
+    return (result[0], result[1]), (result[2], result[3])
+
+
+class _Polynomial(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, adj: Adjacency, users: Tensor, items: Tensor, weights: Tensor) -> Any:
+        ctx.adj = adj
+        learned = ctx.needs_input_grad[3]
+        ctx.save_for_backward(weights, *((users, items) if learned else ()))
+        return _horner(adj, users, items, weights.tolist())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        weights, *tables = ctx.saved_tensors
+        if not tables:
+            return None, *_Polynomial.apply(ctx.adj, *grads, weights), None
+        # <G, A^k E> = <A^k G, E>: the powers of the gradient serve the weights too.
+        users, items = grads
+        total = users * weights[0], items * weights[0]
+        inner = [(users * tables[0]).sum() + (items * tables[1]).sum()]
+        for weight in weights[1:]:
+            users, items = spmm(ctx.adj, items), spmm(ctx.adj.transposed, users)
+            total = total[0] + weight * users, total[1] + weight * items
+            inner.append((users * tables[0]).sum() + (items * tables[1]).sum())
+        return None, *total, torch.stack(inner)
+
+
+class _PolynomialRows(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        adj: Adjacency,
+        users: Tensor,
+        items: Tensor,
+        weights: tuple[float, ...],
+        user_rows: Tensor,
+        item_rows: Tensor,
+    ) -> Any:
+        user_index, user_place = torch.unique(user_rows, return_inverse=True)
+        item_index, item_place = torch.unique(item_rows, return_inverse=True)
+        ego = users.index_select(0, user_index), items.index_select(0, item_index)
+        ctx.picked = adj.row_subset(user_index, edges=False), adj.transposed.row_subset(item_index, edges=False)
+        with _inner_layers(adj, users, items, weights) as (inner_users, inner_items, scale):
+            final = (
+                multiply(ctx.picked[0], inner_items, add=ego[0], add_scale=weights[0], scale=scale),
+                multiply(ctx.picked[1], inner_users, add=ego[1], add_scale=weights[0], scale=scale),
+            )
+        ctx.adj, ctx.weights, ctx.shapes = adj, weights, (users.shape, items.shape)
+        ctx.save_for_backward(user_index, user_place, item_index, item_place, user_rows, item_rows)
+        places = (user_place, item_place)
+        return (*(x.index_select(0, place) for x, place in zip((*final, *ego), (*places, *places), strict=True)),)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        user_index, user_place, item_index, item_place, user_rows, item_rows = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a graph of this pass is wanted: the same by operations that can be recorded
+            sides = zip(ctx.shapes, (user_rows, item_rows), grads[:2], grads[2:], strict=True)
+            dense = [[x.new_zeros(shape).index_add(0, rows, x) for x in pair] for shape, rows, *pair in sides]
+            weights = torch.tensor(ctx.weights, dtype=grads[0].dtype, device=grads[0].device)
+            through = _Polynomial.apply(ctx.adj, dense[0][0], dense[1][0], weights)
+            return None, through[0] + dense[0][1], through[1] + dense[1][1], None, None, None
+        index = user_index, item_index
+        places = user_place, item_place, user_place, item_place
+        summed = [
+            x.new_zeros(len(index[side % 2]), x.shape[1]).index_add_(0, place, x)
+            for side, (x, place) in enumerate(zip(grads, places, strict=True))
+        ]
+        result = _horner_of_rows(ctx.adj, ctx.weights, ctx.picked, index, (summed[0], summed[1]))
+        for table, rows, ego in zip(result, index, summed[2:], strict=True):
+            table.index_add_(0, rows, ego)
+        return None, *result, None, None, None
+
+
+def _horner(adj: Adjacency, users: Tensor, items: Tensor, weights: Sequence[float]) -> Pair:
+    """The polynomial, in fresh tensors and one borrowed pair of buffers."""
+    if len(weights) == 1:
+        return users * weights[0], items * weights[0]
+    result = torch.empty_like(users), torch.empty_like(items)
+    with _inner_layers(adj, users, items, weights) as (inner_users, inner_items, scale):
+        multiply(adj, inner_items, out=result[0], add=users, add_scale=weights[0], scale=scale)
+        multiply(adj.transposed, inner_users, out=result[1], add=items, add_scale=weights[0], scale=scale)
+    return result
+
+
+@contextmanager
+def _inner_layers(
+    adj: Adjacency, users: Tensor, items: Tensor, weights: Sequence[float]
+) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Everything of Horner's rule inside the outermost product: pairs S with a factor that is still to be applied.
+
+    The buffers are lent for the length of the context.
+    """
+    current, scale = (users, items), weights[-1]
+    with _buffers(adj, users, items, min(len(weights) - 2, 2)) as buffers:
+        for step, weight in enumerate(reversed(weights[1:-1])):
+            target = buffers[step % 2]
+            multiply(adj, current[1], out=target[0], add=users, add_scale=weight, scale=scale)
+            multiply(adj.transposed, current[0], out=target[1], add=items, add_scale=weight, scale=scale)
+            current, scale = target, 1.0
+        yield *current, scale
+
+
+def _horner_of_rows(
+    adj: Adjacency, weights: Sequence[float], picked: tuple[Adjacency, Adjacency], index: Pair, rows: Pair
+) -> Pair:
+    """The polynomial of a pair that is zero outside some rows; the first product takes the entries of those alone."""
+    result = rows[0].new_empty(adj.shape[0], rows[0].shape[1]), rows[1].new_empty(adj.shape[1], rows[1].shape[1])
+    with _buffers(adj, result[0], result[1], min(len(weights) - 2, 1)) as buffers:
+        # The last product must end in `result`: an even number of products after the first starts there.
+        pairs = [result, *buffers]
+        turn = (len(weights) - 2) % 2
+        current = pairs[turn]
+        multiply(picked[1].transposed, rows[1], out=current[0], scale=weights[-1])
+        multiply(picked[0].transposed, rows[0], out=current[1], scale=weights[-1])
+        for layer in range(len(weights) - 2, -1, -1):
+            for table, place, x in zip(current, index, rows, strict=True):
+                table.index_add_(0, place, x, alpha=weights[layer])
+            if layer == 0:
+                break
+            turn = 1 - turn
+            target = pairs[turn]
+            multiply(adj, current[1], out=target[0])
+            multiply(adj.transposed, current[0], out=target[1])
+            current = target
+    return result[0], result[1]
+
+
+def _layer_by_layer(adj: Adjacency, users: Tensor, items: Tensor, weights: Tensor, values: Tensor | None) -> Pair:
+    """Horner's rule by operations that autograd records."""
+    total = users * weights[-1], items * weights[-1]
+    for weight in weights[:-1].flip(0):
+        total = (
+            users * weight + spmm(adj, total[1], values),
+            items * weight + spmm(adj.transposed, total[0], values),
+        )
+    return total
+
+
+@contextmanager
+def _buffers(adj: Adjacency, users: Tensor, items: Tensor, count: int) -> Iterator[list[Pair]]:
+    """Pairs of tensors shaped like users and items, lent from those that earlier calls gave back.
+
+    Fresh large memory costs page faults, up to half of a step on the CPU. They are kept with the pattern.
+    """
+    count = max(count, 0)
+    key = (tuple(users.shape), tuple(items.shape), users.dtype, users.device, torch.is_inference_mode_enabled())
+    shelf = adj.pattern_cache.setdefault("buffers", {}).setdefault(key, [])
+    lent = []
+    for _ in range(count):
+        try:
+            lent.append(shelf.pop())
+        except IndexError:
+            lent.append((torch.empty_like(users), torch.empty_like(items)))
+    try:
+        yield lent
+    finally:
+        shelf.extend(lent)
+
+
+def _as_tensor(layer_weights: LayerWeights, like: Tensor) -> Tensor:
+    return torch.as_tensor(layer_weights, dtype=like.dtype, device=like.device)
+
+
+def _check(adj: Adjacency, users: Tensor, items: Tensor, layer_weights: LayerWeights) -> None:
+    if (users.dim(), items.dim()) != (2, 2) or (len(users), len(items)) != adj.shape:
+        raise InputError(
+            f"users and items must be ({adj.shape[0]}, D) and ({adj.shape[1]}, D), found {tuple(users.shape)} and "
+            f"{tuple(items.shape)}."
+        )
+    if len(layer_weights) == 0:
+        raise InputError("layer_weights must have a weight for layer 0 at least.")
