@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Literal
 
@@ -28,9 +27,27 @@ def parser() -> Parser:
     )
     shape.add_argument(
         "--mask",
-        type=Literal["train", "train+valid"] | None,
+        type=Literal["run", "train", "train+valid", "none"],
+        default="run",
+        help="left out of a user's list: training items, those of valid too, nothing, or as in the run's own test",
+    )
+    shape.add_argument(
+        "--cold",
+        type=Literal["keep", "drop"],
+        default="keep",
+        help="truth of users and items without training interactions: keep or drop it (counted)",
+    )
+    shape.add_argument(
+        "--candidates",
+        type=Literal["all", "seen", "cold"],
+        default="all",
+        help="what is ranked: all items, those with training interactions, or those without",
+    )
+    shape.add_argument(
+        "--sampled-negatives",
+        type=int | None,
         default=None,
-        help="whose interactions are left out of the lists; none: as in the run's own test",
+        help="rank among so many drawn items instead of all, as old papers did; not to be compared with others",
     )
     shape.add_argument("--device", type=str | None, default=None, help="where to score: cpu, cuda …; none: cpu")
     shape.add_argument("--json", action="store_true", help="print JSON")
@@ -43,11 +60,12 @@ def run(arguments: Sequence[str]) -> int:
     options = parser().parse(arguments)
     folder = existing_run(options.run)
     from graphrec.evaluation import evaluate
+    from graphrec.evaluation.specs import resolve
     from graphrec.runs import Run
 
+    resolve(options.metrics)
     opened = Run.open(folder)
-    start = time.perf_counter()
-    mask = options.mask or opened.config.get("fit", {}).get("mask", "train")
+    mask = options.mask if options.mask != "run" else opened.config["fit"].get("mask", "train")
     evaluation = evaluate(
         opened,
         run_data(opened, options),
@@ -55,14 +73,11 @@ def run(arguments: Sequence[str]) -> int:
         ks=options.ks,
         metrics=options.metrics,
         mask=mask,
+        cold=options.cold,
+        candidates=options.candidates,
+        sampled_negatives=options.sampled_negatives,
         device=options.device,
     )
-    found = {
-        **evaluation,
-        "num_users": evaluation.num_users,
-        "split": options.split,
-        "mask": mask,
-        "seconds": round(time.perf_counter() - start, 3),
-    }
+    found = evaluation.to_dict()
     print_json(found) if options.json else print(metrics_table(found))
     return 0
