@@ -427,7 +427,6 @@ def run_loop(
     from graphrec.training.loop import Loop
 
     show = show or Progress(options.epochs, enabled=False)
-    stop = signals.asked_to_stop if signals else lambda: False
     checkpoint = read_checkpoint(resume) if resume else None
     loop = Loop(
         model,
@@ -438,7 +437,8 @@ def run_loop(
         part=part,
         save=save,
         progress=show,
-        stop=stop,
+        stop=signals.asked_to_stop if signals else lambda: False,
+        listen=signals.listen if signals else lambda: None,
         checkpoint=checkpoint,
     )
     if loop.standing.finished or options.epochs <= loop.standing.epoch:

@@ -43,10 +43,15 @@ class Signals:
             raise SystemExit(128 + number)
         self.number = number
 
-    def __enter__(self) -> Signals:
+    def listen(self) -> None:
+        """Be the one that hears; to be called again after something else (Lightning) has put its ear there."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._heard)
+                before = signal.signal(number, self._heard)
+                self._before.setdefault(number, before)
+
+    def __enter__(self) -> Signals:
+        self.listen()
         return self
 
     def __exit__(

@@ -54,6 +54,7 @@ class Loop(LightningModule):
         save: writes a checkpoint; None where none are written.
         progress: where to show it.
         stop: whether the person asked to stop.
+        listen: called when Lightning has set its signal handlers.
         checkpoint: where to go on from.
     """
 
@@ -69,6 +70,7 @@ class Loop(LightningModule):
         save: Callable[[Loop], None] | None,
         progress: Progress,
         stop: Callable[[], bool],
+        listen: Callable[[], None],
         checkpoint: Checkpoint | None,
     ) -> None:
         super().__init__()
@@ -78,6 +80,7 @@ class Loop(LightningModule):
         self.evaluate, self.save, self.show, self.asked_to_stop = evaluate, save, progress, stop
         self.selected = f"{part}/{options.metric}"
         self.part = part
+        self.listen = listen
         self.standing = checkpoint.standing if checkpoint else Standing()
         self.checkpoint = checkpoint
         self.phases: list[PhaseTrainer] = []
@@ -114,6 +117,7 @@ class Loop(LightningModule):
 
     def on_train_start(self) -> None:
         """Start the clocks."""
+        self.listen()
         self._started = self._saved_at = time.monotonic()
         self._saved_epoch = self.standing.epoch
 
