@@ -18,8 +18,8 @@ from graphrec.errors import InputError, MissingFileError
 
 LIMIT = 64 * 2**30
 _BROKEN = (
-    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, NotImplementedError,
-    ValueError, UnicodeDecodeError,
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError,
+    NotImplementedError, ValueError, UnicodeDecodeError,
 )  # fmt: skip
 
 
@@ -103,10 +103,10 @@ def _members(archive: Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
                 continue
             if not member.isreg():
                 raise InputError(f"{archive}: member {member.name!r} is a link or device. Expected plain files.")
-            stream = tar.extractfile(member)
-            if stream is not None:
-                with stream:
-                    yield name, stream
+            content = tar.extractfile(member)
+            if content is not None:
+                with content:
+                    yield name, content
 
 
 def _write(archive: Path, path: Path, stream: IO[bytes], left: int, limit: int) -> int:
@@ -116,6 +116,8 @@ def _write(archive: Path, path: Path, stream: IO[bytes], left: int, limit: int) 
         while block := stream.read(2**20):
             left -= len(block)
             if left < 0:
-                raise InputError(f"{archive}: more than {limit:,} bytes of content. Unpack it by hand if that is right.")
+                raise InputError(
+                    f"{archive}: more than {limit:,} bytes of content. If that is right, unpack it by hand."
+                )
             file.write(block)
     return left

@@ -50,17 +50,17 @@ def load(
     """Load a dataset.
 
     Args:
-        name_or_path: a known name (:func:`graphrec.datasets.registry.table`), the name of any folder under ``root``, the path of
-            a folder or file, or ``world`` for the seeded world. Options may follow a name: ``ml-100k:fold=u1``,
-            ``world:users=500,seed=7``.
-        root: the folder that holds the dataset's own folder (``ROOT/gowalla/train.txt``); None: $GRAPHREC_DATA, then the user's
-            cache, then a download where the owner allows one.
-        format: how to read it, one of :data:`graphrec.datasets.adapters.ADAPTERS` for folders or of ``csv``, ``tsv``, ``parquet``
-            for files; None: recognised by its content.
+        name_or_path: a known name (:func:`graphrec.datasets.registry.table`), the name of any folder under ``root``,
+            the path of a folder or file, or ``world`` for the seeded world. Options may follow a name:
+            ``ml-100k:fold=u1``, ``world:users=500,seed=7``.
+        root: the folder that holds the dataset's own folder (``ROOT/gowalla/train.txt``); None: $GRAPHREC_DATA, then
+            the user's cache, then a download where the owner allows one.
+        format: how to read it, one of :data:`graphrec.datasets.adapters.ADAPTERS` for folders or of ``csv``, ``tsv``,
+            ``parquet``, ``arrow`` for files; None: recognised by its content.
         columns: for a single file, which column is what: ``"user=uid,item=sku,time=ts"`` or the same as a mapping.
         split: how to split, such as ``random:.8,.1,.1``; None: as the files say.
         seed: of the split, or of the seeded world.
-        cold: keep or drop valid and test interactions of users and items without a training interaction; counted either way.
+        cold: keep or drop valid and test interactions of users and items without a training interaction; counted.
         min_rating: keep interactions rated at least this.
         duplicates: of rows with the same user, item and part: ``error``, ``first``, ``last`` (the default), ``sum``.
         cache: keep a converted copy in the user's cache, and use it as long as the files are the same.

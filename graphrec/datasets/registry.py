@@ -136,13 +136,17 @@ class Row:
         }
 
 
+def _file(raw: Mapping[str, Any]) -> File:
+    return File(raw["name"], raw["bytes"], raw["sha256"], tuple(raw.get("addresses", ())), raw.get("blob", ""))
+
+
 def entry_from(raw: Mapping[str, Any]) -> Entry:
     """An entry out of its JSON object."""
     plain = {name: value for name, value in raw.items() if name not in ("sources", "files", "sizes", "digests")}
     return Entry(
         **plain,
         sources=tuple(Source(s["repository"], s["commit"], tuple(s.get("paths", ()))) for s in raw["sources"]),
-        files=tuple(File(f["name"], f["bytes"], f["sha256"], tuple(f.get("addresses", ())), f.get("blob", "")) for f in raw["files"]),
+        files=tuple(_file(about) for about in raw["files"]),
         sizes=MappingProxyType(dict(raw["sizes"])),
         digests=MappingProxyType(dict(raw.get("digests", {}))),
     )
@@ -172,7 +176,7 @@ def user_folder() -> Path:
 
 
 def roots(root: str | Path | None = None) -> tuple[Path, ...]:
-    """The folders that are searched for a dataset's own folder: ``root`` alone, or $GRAPHREC_DATA and the user's cache."""
+    """Where a dataset's own folder is looked for: ``root`` alone, or $GRAPHREC_DATA and the user's cache."""
     if root is not None:
         return (Path(root),)
     named = os.environ.get("GRAPHREC_DATA")

@@ -1,8 +1,8 @@
 """Makes ``registry.json`` from the datasets themselves: ``python -m graphrec.datasets.registry_make ROOT``.
 
-Each folder of ROOT that has a ``SOURCE.json`` (origin, terms, files with their sha256) is loaded; sizes and digests are taken
-from what was loaded, so that the registry says what graphrec reads. What no file says (what to cite, who offers a download)
-stands here.
+Each folder of ROOT that has a ``SOURCE.json`` (origin, terms, files with their sha256) is loaded; sizes and digests are
+taken from what was loaded, so that the registry says what graphrec reads. What no file says (what to cite, who offers a
+download) stands here.
 """
 
 from __future__ import annotations

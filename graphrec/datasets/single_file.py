@@ -13,7 +13,9 @@ from graphrec.datasets.builder import Builder
 from graphrec.datasets.frames import from_table
 from graphrec.errors import InputError, unknown
 
-FORMATS: Mapping[str, str | None] = MappingProxyType({"csv": ",", "tsv": "\t", "parquet": None, "arrow": None, "table": None})
+FORMATS: Mapping[str, str | None] = MappingProxyType(
+    {"csv": ",", "tsv": "\t", "parquet": None, "arrow": None, "table": None}
+)
 SUFFIXES = (".csv", ".tsv", ".parquet", ".pq", ".arrow", ".feather")
 SETTINGS = ("separator", "header", "encoding", "scale")
 
@@ -46,9 +48,7 @@ def is_table(path: Path, format: str | None, columns: Mapping[str, str] | str | 
     return recognise(path.absolute().parent) is None
 
 
-def check_table(
-    path: Path, format: str | None, roles: Mapping[str, str], options: Mapping[str, Any]
-) -> dict[str, Any]:
+def check_table(path: Path, format: str | None, roles: Mapping[str, str], options: Mapping[str, Any]) -> dict[str, Any]:
     """The settings for reading a file, its roles and options checked."""
     for option in options:
         if option not in SETTINGS:
@@ -83,7 +83,8 @@ def add_table(builder: Builder, path: Path, roles: Mapping[str, str], settings: 
         found = ", ".join(f"{role}={column}" for role, column in roles.items())
         builder.note("guessed", "columns", len(roles), f"{found}; say columns=… if that is wrong")
         table = _renamed(table, roles)
-    builder.interactions(table, **{role: role for role in roles}, scale=settings.get("scale"))
+    named: dict[str, Any] = {role: role for role in roles}
+    builder.interactions(table, scale=settings.get("scale"), **named)
 
 
 def _renamed(table: pa.Table, roles: Mapping[str, str]) -> pa.Table:

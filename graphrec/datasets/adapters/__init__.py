@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Protocol
+from types import MappingProxyType, ModuleType
+from typing import Any
 
 from graphrec.datasets.adapters import (
     citeulike,
@@ -21,7 +22,6 @@ from graphrec.datasets.adapters import (
     sslrec,
     unlearning_sets,
 )
-from graphrec.datasets.builder import Builder
 from graphrec.errors import InputError, unknown
 
 __all__ = ["ADAPTERS", "VERSION", "Adapter", "adapter", "check_options", "recognise"]
@@ -31,39 +31,43 @@ __all__ = ["ADAPTERS", "VERSION", "Adapter", "adapter", "check_options", "recogn
 VERSION = 1
 
 
-class Adapter(Protocol):
-    """What a module of this package offers."""
+@dataclass(frozen=True)
+class Adapter:
+    """A format: whether a path is in it, and how it is read into a builder."""
 
-    def recognise(self, path: Path) -> bool:
-        """Whether the content of ``path`` is in the format."""
-        ...
+    name: str
+    recognise: Callable[[Path], bool]
+    read: Callable[..., None]
 
-    def read(self, path: Path, builder: Builder, **options: Any) -> None:
-        """Read ``path`` into ``builder``."""
-        ...
+    @classmethod
+    def of(cls, name: str, module: ModuleType) -> Adapter:
+        """The adapter that a module of this package is."""
+        return cls(name, module.recognise, module.read)
 
+
+_MODULES = {
+    "mmrec": mmrec,
+    "recbole": recbole,
+    "s3rec": s3rec,
+    "movielens": movielens,
+    "unlearning": unlearning_sets,
+    "hetrec": hetrec,
+    "lastfm": lastfm,
+    "hin": hin,
+    "citeulike": citeulike,
+    "sslrec": sslrec,
+    "lightgcn": lightgcn,
+}
 
 # The first that recognises a folder reads it: the narrower form stands before the wider one.
 ADAPTERS: Mapping[str, Adapter] = MappingProxyType(
-    {
-        "mmrec": mmrec,
-        "recbole": recbole,
-        "s3rec": s3rec,
-        "movielens": movielens,
-        "unlearning": unlearning_sets,
-        "hetrec": hetrec,
-        "lastfm": lastfm,
-        "hin": hin,
-        "citeulike": citeulike,
-        "sslrec": sslrec,
-        "lightgcn": lightgcn,
-    }
+    {name: Adapter.of(name, module) for name, module in _MODULES.items()}
 )
 
 
 def recognise(path: Path) -> str | None:
     """The name of the format of ``path``, told by its content; None where no adapter knows it."""
-    return next((name for name, module in ADAPTERS.items() if module.recognise(path)), None)
+    return next((name for name, known in ADAPTERS.items() if known.recognise(path)), None)
 
 
 def adapter(name: str) -> Adapter:

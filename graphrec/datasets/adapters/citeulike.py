@@ -23,8 +23,8 @@ def recognise(path: Path) -> bool:
 def read(path: Path, builder: Builder) -> None:
     """Read libraries, tags with their words, and citations into ``builder``; nothing is split.
 
-    The line number, from 0, is the user or the article. ``vocabulary.dat`` belongs to word counts that are not part of the
-    files, and is not read.
+    The line number, from 0, is the user or the article. ``vocabulary.dat`` belongs to word counts that are not part
+    of the files, and is not read.
     """
     user, item, users = _counted(path / "users.dat")
     article, tag, articles = _counted(path / "item-tag.dat")
@@ -56,7 +56,8 @@ def _counted(path: Path) -> tuple[Ints, Ints, int]:
     wrong = np.flatnonzero(promised != np.maximum(counts - 1, 0))
     if len(wrong):
         raise InputError(
-            f"{path}, line {wrong[0] + 1}: the count says {promised[wrong[0]]}, {max(counts[wrong[0]] - 1, 0)} ids follow."
+            f"{path}, line {wrong[0] + 1}: the count says {promised[wrong[0]]}, "
+            f"{max(counts[wrong[0]] - 1, 0)} ids follow."
         )
     owner = np.repeat(np.arange(len(lines)), counts)
     keep = np.ones(len(lines.values), dtype=bool)

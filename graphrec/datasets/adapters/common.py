@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from graphrec.datasets.adapters.parsing import Column, Ints, fault_of_id, first_line, read_bytes, show, table
+from graphrec.datasets.adapters.delimited import Column, table
+from graphrec.datasets.adapters.parsing import Ints, fault_of_id, first_line, read_bytes, show
 from graphrec.datasets.builder import Builder
 from graphrec.errors import InputError
 
@@ -22,8 +23,8 @@ CATEGORIES = 1024
 def universe(*ids: Ints, first: int = 0) -> Ints:
     """All node ids of a kind whose ids were made contiguous: ``first … max``, those that never occur included.
 
-    Published sets number their nodes from 0 (or 1), and models and figures count all of them. Ids that leave gaps far too
-    wide for that (more than 20 times as many numbers as ids, above the first 100,000) are taken as they are.
+    Published sets number their nodes from 0 (or 1), and models and figures count all of them. Ids that leave gaps far
+    too wide for that (more than 20 times as many numbers as ids, above the first 100,000) are taken as they are.
     """
     used = np.unique(np.concatenate([np.asarray(part, dtype=np.int64) for part in ids] or [np.empty(0, np.int64)]))
     if not len(used):
@@ -135,8 +136,8 @@ def add_user_map(builder: Builder, path: Path) -> None:
 def name_list(path: Path) -> tuple[list[str], Ints]:
     """Lines ``name id`` (KGAT's ``user_list.txt``, ``relation_list.txt`` …), or a TSV with the id first.
 
-    A header that begins with ``org_id`` says how many fields follow the name; the id is the first of them. A header whose
-    first field ends in ``ID`` is a TSV ``id, …, name``.
+    A header that begins with ``org_id`` says how many fields follow the name; the id is the first of them. A header
+    whose first field ends in ``ID`` is a TSV ``id, …, name``.
     """
     rows = read_bytes(path).decode("utf-8", "replace").split("\n")
     opening = first_line(path)

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from graphrec.datasets.adapters.common import columns
-from graphrec.datasets.adapters.parsing import Column, first_line, table
+from graphrec.datasets.adapters.delimited import Column, table
+from graphrec.datasets.adapters.parsing import first_line
 from graphrec.datasets.builder import Builder
 
 DAY = 86400.0
@@ -25,8 +26,8 @@ def read(path: Path, builder: Builder, *, unlisted: str = "drop") -> None:
     Args:
         path: the folder.
         builder: takes the data.
-        unlisted: tag assignments on artists that ``artists.dat`` lacks: ``drop`` (counted and said) or ``keep``, which makes
-            items of these artists.
+        unlisted: tag assignments on artists that ``artists.dat`` lacks: ``drop`` (counted and said) or ``keep``,
+            which makes items of these artists.
     """
     artists = table(path / "artists.dat", [Column("id", "id"), Column("name"), Column("url"), Column("pictureURL")])
     items = artists.column("id").to_numpy()

@@ -1,4 +1,4 @@
-"""Heterogeneous networks of typed edge files: ``user_business.dat``, ``business_city.dat`` …, three tab-separated columns."""
+"""Heterogeneous networks of typed edge files (``user_business.dat``, ``business_city.dat`` …), tab-separated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from graphrec.datasets.adapters.common import columns, strings, universe
-from graphrec.datasets.adapters.parsing import Column, Ints, first_line, table
+from graphrec.datasets.adapters.delimited import Column, table
+from graphrec.datasets.adapters.parsing import Ints, first_line
 from graphrec.datasets.builder import Builder
 
 ITEMS = ("business", "movie", "book", "item")
@@ -32,9 +33,9 @@ def recognise(path: Path) -> bool:
 def read(path: Path, builder: Builder, *, scale: tuple[float, float] = (1, 5)) -> None:
     """Read ratings, friends and all typed edges into ``builder``; ids start at 1, nothing is split.
 
-    Users and items keep their ids; nodes of the other kinds are entities named ``city:31``. An edge file ``a_b.dat`` between
-    a user or item and such a kind becomes triples with relation ``b``; between two users, the links ``trusts``; between two
-    items, the links of its name. A weight other than 1 is kept.
+    Users and items keep their ids; nodes of the other kinds are entities named ``city:31``. An edge file ``a_b.dat``
+    between a user or item and such a kind becomes triples with relation ``b``; between two users, the links
+    ``trusts``; between two items, the links of its name. A weight other than 1 is kept.
     """
     word = item_word(path)
     assert word is not None

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from graphrec.datasets.adapters.common import columns, universe
-from graphrec.datasets.adapters.parsing import Column, first_line, integers, table
+from graphrec.datasets.adapters.delimited import Column, table
+from graphrec.datasets.adapters.parsing import first_line, integers
 from graphrec.datasets.builder import Builder
 
 FILES = {"train": "data1.txt", "test": "test1.txt"}

@@ -1,8 +1,8 @@
 """The text form of LightGCN, NGCF, KGAT, KGIN and their heirs.
 
-``train.txt``, ``test.txt`` and, where there is one, ``valid.txt``: a line ``user item item …`` for each user. Beside them, as
-far as they are there: ``kg_final.txt`` (``head relation tail``; the first entity ids are the items), ``ratings_final.txt``
-(``user item label``), lists of names, ``items.tsv``, ``*_feat.npy``.
+``train.txt``, ``test.txt`` and, where there is one, ``valid.txt``: a line ``user item item …`` for each user. Beside
+them, as far as they are there: ``kg_final.txt`` (``head relation tail``; the first entity ids are the items),
+``ratings_final.txt`` (``user item label``), lists of names, ``items.tsv``, ``*_feat.npy``.
 """
 
 from __future__ import annotations
@@ -90,9 +90,7 @@ def _listed_items(path: Path) -> list[Ints]:
     return [*listed, np.arange(feature_rows(path))]
 
 
-def _add_interactions(
-    builder: Builder, parts: dict[str, tuple[Ints, Ints]], labelled: list[Ints] | None
-) -> None:
+def _add_interactions(builder: Builder, parts: dict[str, tuple[Ints, Ints]], labelled: list[Ints] | None) -> None:
     """The parts; with labels, the pairs labelled 0, and those labelled 1 that no part holds, belong to no part."""
     for part, (users, items) in parts.items():
         pairs = columns(user=users, item=items)
@@ -122,7 +120,9 @@ def relation_names(path: Path, head: Ints, relation: Ints, tail: Ints) -> dict[i
             return dict(zip(ids.tolist(), names, strict=True))
     if not (path / "kg.txt").is_file():
         return {}
-    rows = [row.split("\t") for row in read_bytes(path / "kg.txt").decode("utf-8", "replace").split("\n") if row.strip()]
+    rows = [
+        row.split("\t") for row in read_bytes(path / "kg.txt").decode("utf-8", "replace").split("\n") if row.strip()
+    ]
     same = len(rows) == len(head) and all(len(row) == 3 for row in rows)
     if not same or [row[0] for row in rows] != [str(value) for value in head.tolist()]:
         return {}

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from graphrec.datasets.adapters.common import add_user_map, item_table, joined, name_list, table_columns
-from graphrec.datasets.adapters.parsing import Column, Ints, fault_of_id, integers, read_bytes, table
+from graphrec.datasets.adapters.delimited import Column, table
+from graphrec.datasets.adapters.parsing import Ints, fault_of_id, integers, read_bytes
 from graphrec.datasets.archives import safe_name
 from graphrec.datasets.builder import Builder
 from graphrec.errors import InputError
@@ -35,13 +36,15 @@ def add_names(path: Path, builder: Builder, items: Ints, entities: Ints) -> None
         _add_source_ids(builder, path)
     _add_entity_names(builder, path, entities)
     for archive in sorted(path.glob("posters*.zip")):
-        builder.note("available", f"pictures of items in {archive.name}", len(pictures(archive)), "<item>.jpg, not loaded")
+        builder.note(
+            "available", f"pictures of items in {archive.name}", len(pictures(archive)), "<item>.jpg, not loaded"
+        )
     if all((path / "original" / f"{block}.txt.gz").is_file() for block in BLOCKS):
         _add_original(builder, path, items, entities)
 
 
 def add_item_table(builder: Builder, path: Path) -> None:
-    """``items.tsv``: the title is the name; title, genres, brand, overview, description, as far as there, are the text."""
+    """``items.tsv``: the title is the name; title, genres, brand, overview and description are the text."""
     read = item_table(path)
     ids = read.column("itemID").to_numpy()
     if "title" in read.column_names:
@@ -50,7 +53,7 @@ def add_item_table(builder: Builder, path: Path) -> None:
 
 
 def _add_source_ids(builder: Builder, path: Path) -> None:
-    """``item_index2entity_id.txt`` (source id, item): titles of ``movies.dat`` by it, else the source id is the name."""
+    """``item_index2entity_id.txt`` (source id, item): titles of ``movies.dat``, else the source id is the name."""
     source, item = integers(path / "item_index2entity_id.txt", ("source id", "item"))
     if not (path / "movies.dat").is_file():
         builder.names("item", item, [str(value) for value in source.tolist()])

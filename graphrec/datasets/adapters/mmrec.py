@@ -1,4 +1,4 @@
-"""The form of MMRec: one ``.inter`` file with ``x_label`` (0 train, 1 validation, 2 test), features of items as ``.npy``."""
+"""The form of MMRec: an ``.inter`` file with ``x_label`` (0 train, 1 validation, 2 test), features as ``.npy``."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from graphrec.datasets.adapters.common import (
     universe,
     whole,
 )
+from graphrec.datasets.adapters.delimited import Column, table
 from graphrec.datasets.adapters.lightgcn_names import add_item_table
-from graphrec.datasets.adapters.parsing import Column, first_line, table
+from graphrec.datasets.adapters.parsing import first_line
 from graphrec.datasets.builder import Builder
 
 PARTS = ("train", "valid", "test")

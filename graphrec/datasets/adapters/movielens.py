@@ -1,4 +1,4 @@
-"""MovieLens as GroupLens publishes it: ``u.data`` (100K), ``ratings.dat`` (1M, 10M) or ``ratings.csv`` (latest, 20M, 25M, 32M)."""
+"""MovieLens as GroupLens publishes it: ``u.data`` (100K), ``ratings.dat`` (1M, 10M), ``ratings.csv`` (all others)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from graphrec.datasets.adapters.common import columns, pair_keys
-from graphrec.datasets.adapters.parsing import Column, Ints, first_line, read_bytes, table
+from graphrec.datasets.adapters.delimited import Column, table
+from graphrec.datasets.adapters.parsing import Ints, first_line, read_bytes
 from graphrec.datasets.adapters.recbole import add_category
 from graphrec.datasets.builder import Builder
 from graphrec.errors import InputError, MissingFileError
@@ -159,7 +160,9 @@ def _read_csv(path: Path, builder: Builder) -> None:
     if (path / "links.csv").is_file():
         asked = [Column("movieId", "id"), Column("imdbId"), Column("tmdbId")]
         links = table(path / "links.csv", asked, separator=",")
-        builder.note("available", "links.csv", len(links), "IMDb and TMDb numbers of the films, for catalogues of your own")
+        builder.note(
+            "available", "links.csv", len(links), "IMDb and TMDb numbers of the films, for catalogues of your own"
+        )
 
 
 def _add_tags(builder: Builder, rows: pa.Table) -> None:

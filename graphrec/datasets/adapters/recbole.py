@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from graphrec.datasets.adapters.common import one_hot, whole
-from graphrec.datasets.adapters.parsing import Column, first_line, table, tokens
+from graphrec.datasets.adapters.delimited import Column, table, tokens
+from graphrec.datasets.adapters.parsing import first_line
 from graphrec.datasets.builder import Builder
 from graphrec.errors import InputError
 
@@ -31,8 +33,9 @@ def recognise(path: Path) -> bool:
 def read(path: Path, builder: Builder, *, behaviour: str | None = None) -> None:
     """Read a folder of atomic files into ``builder``.
 
-    An entity that ``.link`` ties to an item is that item. Text fields of ``.item`` are joined to its text, the first that
-    speaks of a title or name is the name; categorical fields of ``.user`` become indicator features, floats features.
+    An entity that ``.link`` ties to an item is that item. Text fields of ``.item`` are joined to its text, the
+    first that speaks of a title or name is the name; categorical fields of ``.user`` become indicator features,
+    floats features.
 
     Args:
         path: the folder; ``NAME.train.inter``, ``NAME.valid.inter``, ``NAME.test.inter`` are parts.
@@ -55,14 +58,13 @@ def read(path: Path, builder: Builder, *, behaviour: str | None = None) -> None:
         _add_item_fields(builder, items[len(rows)], tables["item"].drop_columns([item]), _fields(about["item"]))
     for index, (part, read) in enumerate(rows.items()):
         ids = pa.table({"user": users[index], "item": items[index]})
-        extra = {name: field for name, field in (("rating", "rating"), ("time", "timestamp"), ("label", "label"))
-                 if field in read.column_names}
-        for name, field in extra.items():
-            values = read.column(field)
-            ids = ids.append_column(name, whole(values) if name == "time" else values)
-        builder.interactions(
-            ids, user="user", item="item", behaviour=behaviour, part=part or None, **{name: name for name in extra}
-        )
+        extra: dict[str, Any] = {}
+        for name, field in (("rating", "rating"), ("time", "timestamp"), ("label", "label")):
+            if field in read.column_names:
+                values = read.column(field)
+                ids = ids.append_column(name, whole(values) if name == "time" else values)
+                extra[name] = name
+        builder.interactions(ids, user="user", item="item", behaviour=behaviour, part=part or None, **extra)
     if "kg" in tables:
         linked = (items[-1], tables["link"].column(tables["link"].column_names[1])) if "link" in tables else None
         _add_triples(builder, tables["kg"], linked)

@@ -1,4 +1,4 @@
-"""The form of S3-Rec: ``NAME.txt`` with a user's items in time order on a line, ``NAME_item2attributes.json`` beside it."""
+"""The form of S3-Rec: a user's items in time order on a line of ``NAME.txt``, and ``NAME_item2attributes.json``."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _attributes(path: Path) -> tuple[Ints, Ints]:
     except (RecursionError, ValueError) as error:
         raise InputError(f"{path}: no JSON that can be read: {error}.") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path}: a JSON {type(content).__name__}. Expected an object: item id to list of attribute ids.")
+        raise InputError(f"{path}: a JSON {type(content).__name__}. Expected item id to list of attribute ids.")
     items: list[int] = []
     attributes: list[int] = []
     for key, values in content.items():
@@ -76,7 +76,10 @@ def _attributes(path: Path) -> tuple[Ints, Ints]:
         if fault is None and not isinstance(values, list):
             fault = f"{show(str(values))} is no list"
         for value in values if fault is None else ():
-            fault = fault or (fault_of_id(str(value)) if type(value) is int else f"{show(str(value))} is no whole number")
+            if type(value) is int and 0 <= value < 2**63:
+                continue
+            fault = f"{show(str(value)) if type(value) is not int else 'a number out of range'} is no attribute id"
+            break
         if fault:
             raise InputError(f"{path}, item {show(key)}: {fault}. Expected an item id and its list of attribute ids.")
         items.extend([int(key)] * len(values))

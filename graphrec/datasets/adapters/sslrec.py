@@ -1,10 +1,14 @@
-"""SSLRec's sparse matrices, users x items: ``{train,valid,test}_mat.npz``, or one ``train_mat_<behaviour>.npz`` a behaviour."""
+"""SSLRec's sparse matrices, users x items.
+
+``{train,valid,test}_mat.npz``, or one ``train_mat_<behaviour>.npz`` for each behaviour.
+"""
 
 from __future__ import annotations
 
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -39,10 +43,10 @@ def _part(path: Path, part: str) -> Path | None:
 def load_matrix(path: Path) -> scipy.sparse.coo_matrix:
     """A sparse matrix without pickles, its index arrays checked before anything follows them."""
     try:
-        matrix = scipy.sparse.load_npz(path)
+        matrix: Any = scipy.sparse.load_npz(path)
         if matrix.format in ("csr", "csc", "bsr"):
             matrix.check_format(full_check=True)
-        found = matrix.tocoo()
+        found: Any = matrix.tocoo()
     except FileNotFoundError as error:
         raise MissingFileError(f"{path} is not there.") from error
     except (
@@ -64,8 +68,8 @@ def read(path: Path, builder: Builder, *, target: str | None = None, paths: bool
         path: the folder.
         builder: takes the data.
         target: the behaviour that is ranked; None: buy, where there are behaviours.
-        paths: read the matrices of behaviour paths (``train_mat_view_buy.npz``) too, each as a behaviour of its own. They are
-            made from the others, and are left out, and said to be, otherwise.
+        paths: read the matrices of behaviour paths (``train_mat_view_buy.npz``) too, each as a behaviour of its own.
+            They are made from the others, and are left out, and said to be, otherwise.
     """
     single = _part(path, "train")
     found = {"": single} if single is not None else behaviours(path)
@@ -100,9 +104,7 @@ def _check_shapes(path: Path, matrices: list[tuple[str, str, scipy.sparse.coo_ma
         raise InputError(f"{path}: the matrices differ in shape: {said}. Expected the same users x items in all.")
 
 
-def _add_matrix(
-    builder: Builder, part: str, name: str, matrix: scipy.sparse.coo_matrix
-) -> None:
+def _add_matrix(builder: Builder, part: str, name: str, matrix: scipy.sparse.coo_matrix) -> None:
     """One matrix; values that look like Unix seconds are times."""
     user, item = matrix.row.astype(np.int64), matrix.col.astype(np.int64)
     rows = columns(user=user, item=item)
@@ -121,4 +123,3 @@ def _add_relations(path: Path, builder: Builder) -> None:
     head, relation, tail = integers(file, ("head", "relation", "tail"))
     triples = columns(head=head, relation=relation, tail=tail)
     builder.triples(triples, head=("item", "head"), relation="relation", tail=("item", "tail"))
-

@@ -1,4 +1,4 @@
-"""CURE4Rec's form: ``train.csv``, ``test.csv`` (``uid,iid,val``), ``ratings.csv``, and sets to be forgotten in ``unlearn_set/``."""
+"""CURE4Rec's form: ``train.csv``, ``test.csv``, ``ratings.csv``, and sets to be forgotten in ``unlearn_set/``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from graphrec.datasets.adapters.common import pair_keys, universe
-from graphrec.datasets.adapters.parsing import Column, Ints, first_line, table
+from graphrec.datasets.adapters.delimited import Column, table
+from graphrec.datasets.adapters.parsing import Ints, first_line
 from graphrec.datasets.builder import Builder
 from graphrec.errors import unknown
 
@@ -22,7 +23,7 @@ def recognise(path: Path) -> bool:
 
 
 def read(path: Path, builder: Builder) -> None:
-    """Read both parts, with rating and time where ``ratings.csv`` has the pair, into ``builder``; forget sets are noted."""
+    """Read both parts into ``builder``, rated and timed where ``ratings.csv`` has the pair; forget sets are noted."""
     parts = {part: table(path / f"{part}.csv", PAIR, separator=",") for part in ("train", "test")}
     pairs = [_pair(rows) for rows in parts.values()]
     builder.nodes("user", universe(*(users for users, _ in pairs)))
@@ -41,7 +42,7 @@ def read(path: Path, builder: Builder) -> None:
             builder.interactions(rows.filter(pa.array(found < 0)), user="uid", item="iid", part=part)
     for name in forget_sets(path):
         users, _ = forget_pairs(path, name)
-        builder.note("available", f"forget set {name}", len(users), f"adapters.unlearning_sets.forget_pairs(path, {name!r})")
+        builder.note("available", f"forget set {name}", len(users), f"unlearning_sets.forget_pairs(path, {name!r})")
 
 
 def _pair(rows: pa.Table) -> tuple[Ints, Ints]:
@@ -57,7 +58,7 @@ def _looked_up(rows: pa.Table, rated: pa.Table) -> Ints:
 
 
 def forget_sets(path: Path) -> list[str]:
-    """The names of the sets to be forgotten, such as ``core_data_5%``: the most (core) or least (edge) connected users."""
+    """The sets to be forgotten: ``core_data_5%`` is of the 5 % most connected users, ``edge_data_5%`` of the least."""
     return sorted(file.stem for file in (path / "unlearn_set").glob("*.csv"))
 
 
