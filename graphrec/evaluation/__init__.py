@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
-from graphrec.evaluation.ranking import rank
+from graphrec.evaluation.evaluator import evaluate
+from graphrec.evaluation.ranking import UserItems, rank
+from graphrec.evaluation.result import Evaluation
+from graphrec.evaluation.specs import METRICS, MetricSpec
 
-__all__ = ["rank"]
+__all__ = ["METRICS", "Evaluation", "MetricSpec", "UserItems", "evaluate", "rank"]

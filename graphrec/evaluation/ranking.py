@@ -51,10 +51,11 @@ class UserItems:
             raise InputError(
                 f"expected items of each user as CSR (indptr and items), found a {type(pairs).__name__}."
             )
-        return cls(
-            torch.as_tensor(indptr, dtype=torch.int64, device=device),
-            torch.as_tensor(items, dtype=torch.int64, device=device),
-        )
+        return cls(_int64(indptr, device), _int64(items, device))
+
+    def to(self, device: torch.device | str) -> UserItems:
+        """The same on another device."""
+        return UserItems(self.indptr.to(device), self.items.to(device))
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
@@ -84,6 +85,12 @@ class UserItems:
             return torch.zeros_like(items, dtype=torch.bool)
         place = torch.searchsorted(keys, asked).clamp_(max=len(keys) - 1)
         return keys[place] == asked
+
+
+def _int64(values: Any, device: torch.device | str) -> Tensor:
+    if isinstance(values, np.ndarray) and not values.flags.writeable:
+        values = values.copy()
+    return torch.as_tensor(values, dtype=torch.int64, device=device)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,281 @@
+"""Full ranking of all items for all users with truth, and the metrics of the lists."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from graphrec.datasets.dataset import RecDataset
+from graphrec.errors import InputError
+from graphrec.evaluation import beyond_accuracy
+from graphrec.evaluation.classification import auc_of_ranks, rank_sums, weighted_mean
+from graphrec.evaluation.protocol import Candidates, Cold, Mask, Protocol, protocol
+from graphrec.evaluation.ranking import Scorer, Scores, evaluating, rank, score_blocks
+from graphrec.evaluation.result import Evaluation
+from graphrec.evaluation.sampled import rank_sampled
+from graphrec.evaluation.specs import Lists, MetricSpec, measure, resolve
+from graphrec.models.base import Encoded, GraphRecommender
+from graphrec.runs import Run, as_model
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from graphrec.serving import Recommender
+
+
+def evaluate(
+    model: GraphRecommender | Encoded | Scores | Run | Recommender | str | PathLike[str],
+    data: RecDataset | None = None,
+    *,
+    split: str = "test",
+    ks: int | Sequence[int] = (10, 20),
+    metrics: str | Iterable[str] | None = None,
+    mask: Mask = "train",
+    cold: Cold = "keep",
+    candidates: Candidates = "all",
+    sampled_negatives: int | None = None,
+    seed: int = 0,
+    features: str | np.ndarray | Tensor | None = None,
+    tail: float = beyond_accuracy.TAIL_SHARE,
+    block: int | None = None,
+    memory: int | None = None,
+    device: str | torch.device | None = None,
+) -> Evaluation:
+    """Rank all items for every user with truth, and measure the lists.
+
+    What a user has interacted with in the parts named by ``mask`` is left out; equal scores are ordered by item number;
+    users without truth are skipped and counted. A metric is one sum over all users, divided once.
+
+    Args:
+        model: a model, a run, a recommender or the path of a run; or final representations, or a function of users (B,)
+            that gives scores (B, I).
+        data: the dataset; None: the run's own, loaded again.
+        split: the part that holds the truth.
+        ks: lengths of the lists.
+        metrics: names (:data:`graphrec.evaluation.METRICS`), ``all``, ``fairness``; None: accuracy, coverage, exposure and
+            popularity.
+        mask: ``train`` leaves out training items (the published convention of most), ``train+valid`` those of the
+            validation part too (RecBole), ``none`` nothing.
+        cold: ``keep``, or ``drop`` users and items without a training edge from the truth (MMRec); counted.
+        candidates: ``all``; ``seen``: items with a training edge, those that existed at the time of a split by time;
+            ``cold``: items without one; or item numbers. Truth that is no candidate does not count, and is counted.
+        sampled_negatives: for old papers, rank each user's truth among so many drawn items instead of all. Warns.
+        seed: of the drawn negatives.
+        features: what ``diversity`` compares items by: the name of item features of the dataset, or an array (I, D).
+        tail: the long tail holds this share of the training interactions.
+        block: users in a block.
+        memory: bytes for a block of scores (see :func:`rank`).
+        device: where to compute; None: where the model is.
+
+    Returns:
+        A mapping of keys such as ``recall@20`` to values, with the values of each user in ``per_user``.
+
+    Raises:
+        InputError: k larger than the catalogue, unknown metric, no such part, a score that is NaN, or a model of other
+            users and items than the dataset's.
+    """
+    specs = resolve(metrics)
+    lengths = _cutoffs(ks)
+    scored, data = _opened(model, data, device)
+    plan = protocol(data, split=split, mask=mask, cold=cold, candidates=candidates)
+    if lengths[-1] > plan.num_items:
+        what = "the catalogue" if plan.items is None else f"the {plan.candidates} candidates"
+        raise InputError(f"k is {lengths[-1]}, larger than {what} of {plan.num_items} items; choose smaller ks.")
+    if len(plan.users) == 0:
+        raise InputError(f"no user of dataset {data.name!r} has truth in part {split!r}: there is nothing to evaluate.")
+    if isinstance(scored, (GraphRecommender, Encoded)):
+        _same_size(scored, data)
+    start = time.perf_counter()
+    longest = min(lengths[-1] + 1, plan.num_items)
+    if sampled_negatives is None:
+        lists, scores = rank(
+            scored, plan.users, longest, plan.exclude, plan.items, block=block, memory=memory
+        )
+    else:
+        warnings.warn(
+            f"ranking among {sampled_negatives} drawn negatives: such metrics do not order models as the full ranking does; "
+            "use them only beside papers that did",
+            stacklevel=2,
+        )
+        lists, scores = rank_sampled(
+            scored, plan, longest, sampled_negatives, seed, num_items=data.num_items, block=block, memory=memory
+        )
+    tied = (scores[:, 1:] == scores[:, :-1]) & (scores[:, 1:] > -torch.inf)
+    tie_rate = float(tied.any(1).double().mean())
+    lists, scores = lists[:, : lengths[-1]].cpu(), scores[:, : lengths[-1]].cpu()
+    hits = plan.truth.contains(plan.users, lists, data.num_items)
+    truth = plan.truth.counts(plan.users)
+    shown = _numbered(lists, plan)
+    catalogue = _catalogue(data, plan, features, tail, specs)
+    total, users = measure(
+        specs, hits, truth, lengths, lambda k: Lists(shown[:, :k], plan.num_items, *catalogue)
+    )
+    if any(spec.kind == "ranking" for spec in specs):
+        if sampled_negatives is not None:
+            raise InputError("metrics of the whole ranking (auc_user, gauc) need all candidates: leave out sampled_negatives.")
+        auc = _ranking_auc(scored, plan, block, memory)
+        for spec in specs:
+            if spec.kind == "ranking":
+                users[spec.name] = auc
+                weights = truth.double() if spec.name == "gauc" else torch.ones_like(auc)
+                total[spec.name] = weighted_mean(auc, weights)
+    values = {key: total[key] for spec in specs for key in dict.fromkeys(spec.key(k) for k in lengths)}
+    seconds = time.perf_counter() - start
+    return Evaluation(
+        metrics=values,
+        protocol=plan,
+        ks=lengths,
+        per_user=_table(data, plan, truth, {key: users[key] for key in values if key in users}, sampled_negatives),
+        lists=lists,
+        scores=scores,
+        hits=hits,
+        tie_rate=tie_rate,
+        seconds=seconds,
+        sampled_negatives=sampled_negatives,
+    )
+
+
+def _cutoffs(ks: int | Sequence[int]) -> tuple[int, ...]:
+    given = [ks] if isinstance(ks, int) else list(ks)
+    lengths = sorted({int(k) for k in given})
+    if not lengths or lengths[0] < 1:
+        raise InputError(f"ks is {given}; give at least one length, each at least 1.")
+    return tuple(lengths)
+
+
+def _opened(
+    model: Any, data: RecDataset | None, device: str | torch.device | None
+) -> tuple[GraphRecommender | Encoded | Scores, RecDataset]:
+    """What gives scores, and the dataset; a run is checked against it."""
+    if isinstance(model, Encoded):
+        if device is not None:
+            model = Encoded(model.users.to(device), model.items.to(device))
+    elif isinstance(model, GraphRecommender) or isinstance(model, (Run, str, os.PathLike)) or hasattr(model, "model"):
+        model, run = as_model(model, device)
+        if run is not None:
+            data = _checked(run, data)
+    elif not callable(model):
+        raise InputError(f"expected a model, a run, a recommender or the path of a run, found a {type(model).__name__}.")
+    if data is None:
+        raise InputError("evaluate needs the dataset: pass data= (only a run knows where its own is).")
+    return model, data
+
+
+def _checked(run: Run, data: RecDataset | None) -> RecDataset:
+    if data is None:
+        return run.dataset()
+    if data.fingerprint == run.fingerprint:
+        return data
+    user_type, _, item_type = data.target
+    for node_type in (user_type, item_type):
+        if run.vocabularies.get(node_type) != data.vocabularies[node_type]:
+            raise InputError(
+                f"{run.path} was trained on other {node_type} ids than those of dataset {data.name!r} "
+                f"(fingerprints {run.fingerprint} and {data.fingerprint}); pass the dataset it was trained on."
+            )
+    warnings.warn(
+        f"dataset {data.name!r} is not the one {run.path} was trained on (fingerprints {data.fingerprint} and "
+        f"{run.fingerprint}), though its ids are the same",
+        stacklevel=3,
+    )
+    return data
+
+
+def _same_size(model: GraphRecommender | Encoded, data: RecDataset) -> None:
+    if isinstance(model, Encoded):
+        users, items = len(model.users), len(model.items)
+    else:
+        users, items = model.num_users, model.num_items
+    if (users, items) != (data.num_users, data.num_items):
+        raise InputError(
+            f"the model has {users} users and {items} items, dataset {data.name!r} has {data.num_users} and "
+            f"{data.num_items}; pass the dataset the model was made for."
+        )
+
+
+def _numbered(lists: Tensor, plan: Protocol) -> Tensor:
+    """Item numbers, or positions among the candidates where these were chosen."""
+    if plan.items is None:
+        return lists
+    position = torch.searchsorted(plan.items, lists.clamp(min=0).contiguous())
+    return torch.where(lists < 0, -1, position)
+
+
+def _catalogue(
+    data: RecDataset,
+    plan: Protocol,
+    features: str | np.ndarray | Tensor | None,
+    tail: float,
+    specs: Sequence[MetricSpec],
+) -> tuple[Tensor, int, Tensor, Tensor | None]:
+    """Popularity, number of users, tail and features of the items that are ranked."""
+    popularity = plan.popularity
+    rare = beyond_accuracy.tail_items(popularity, tail)
+    table: Tensor | None = None
+    if features is not None and any(spec.name == "diversity" for spec in specs):
+        item_type = data.target[2]
+        if isinstance(features, str):
+            have = sorted(name for node, name in data.features if node == item_type)
+            if (item_type, features) not in data.features:
+                raise InputError(f"dataset {data.name!r} has no item features {features!r}; it has {', '.join(have) or 'none'}.")
+            features = np.array(data.features[item_type, features])
+        table = torch.as_tensor(features)
+        if table.dim() != 2 or len(table) != data.num_items:
+            raise InputError(
+                f"features have shape {tuple(table.shape)}; expected a row for each of the {data.num_items} items."
+            )
+    if plan.items is not None:
+        popularity, rare = popularity[plan.items], rare[plan.items]
+        table = None if table is None else table[plan.items]
+    return popularity, data.num_users, rare, table
+
+
+def _ranking_auc(
+    model: GraphRecommender | Encoded | Scores, plan: Protocol, block: int | None, memory: int | None
+) -> Tensor:
+    """Each user's AUC over all candidates, NaN where all of them are relevant."""
+    with evaluating(model):
+        scorer = Scorer(model, plan.items)
+        users = plan.users.to(scorer.device)
+        exclude = None if plan.exclude is None else plan.exclude.to(scorer.device)
+        truth = plan.truth.to(scorer.device)
+        parts = []
+        for part in score_blocks(scorer, users, exclude, block=block, memory=memory):
+            rows, items = truth.gather(part.users)
+            if scorer.candidates is not None:
+                items = torch.searchsorted(scorer.candidates, items)
+            sums, found = rank_sums(part.scores, rows, items)
+            candidates = (part.scores > -torch.inf).sum(1)
+            parts.append(auc_of_ranks(sums, found, candidates).cpu())
+    return torch.cat(parts)
+
+
+def _table(
+    data: RecDataset, plan: Protocol, truth: Tensor, values: dict[str, Tensor], sampled_negatives: int | None
+) -> pa.Table:
+    raw = data.vocabularies[data.target[0]].decode(plan.users.numpy())
+    ids = pa.array(raw, type=pa.int64() if np.asarray(raw).dtype.kind in "iu" else pa.string())
+    columns = {
+        "user": ids,
+        "truth": pa.array(truth.numpy()),
+        "train": pa.array(plan.activity[plan.users].numpy()),
+        **{key: pa.array(value.cpu().numpy()) for key, value in values.items()},
+    }
+    facts = {
+        "split": plan.split,
+        "mask": plan.mask,
+        "cold": plan.cold,
+        "candidates": plan.candidates,
+        "dataset": data.name,
+        "sampled_negatives": "" if sampled_negatives is None else str(sampled_negatives),
+    }
+    return pa.table(columns).replace_schema_metadata({f"graphrec.{key}": value for key, value in facts.items()})
+
