@@ -35,7 +35,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
             tensor = tensor.clone()
         seen[key] = name
         plain[name] = tensor
-    metadata = {"graphrec": json.dumps(header or {}, sort_keys=True)}
+    metadata = {"graphrec": json.dumps(header or {})}
     # The library leaves its files readable to their owner alone; a run is as readable as any other file made here.
     path.touch()
     mode = path.stat().st_mode

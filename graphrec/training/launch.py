@@ -108,10 +108,10 @@ def _write_task(
     resume: Path | None,
 ) -> None:
     cls = type(model)
-    if cls.__module__ == "__main__":
+    if cls.__module__ == "__main__" or "<locals>" in cls.__qualname__:
         raise InputError(
             f"devices above 1 needs {cls.__qualname__} in a module that can be imported; it is defined in "
-            "the script itself."
+            "the script itself or in a function."
         )
     write_tensors(folder / "model.safetensors", model.state_dict())
     write_inputs(folder / "seen.safetensors", folder / "inputs.safetensors", model.graph_inputs)
