@@ -1,0 +1,193 @@
+"""What a report shows, as plain values: it can be made by hand, without a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class EdgeCount:
+    """The edges of one type.
+
+    Attributes:
+        source: node type they start from.
+        name: of the edge type.
+        target: node type they end at.
+        edges: how many.
+        density: edges over possible pairs.
+    """
+
+    source: str
+    name: str
+    target: str
+    edges: int
+    density: float
+
+
+@dataclass(frozen=True)
+class GraphStatistics:
+    """The training graph.
+
+    Attributes:
+        nodes: number of nodes by type.
+        edges: edge types, the ranked one first.
+        degrees: by label ("users", "items") how many interactions each node has, int.
+    """
+
+    nodes: Mapping[str, int]
+    edges: Sequence[EdgeCount] = ()
+    degrees: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PopularityBias:
+    """Popular items in the training part beside popular items in the recommendations.
+
+    Attributes:
+        training: share of the training interactions of each tenth of the items, most popular tenth first.
+        recommended: share of the recommended places of the same tenths.
+        coverage: share of the items that are recommended to anybody.
+        gini: Gini coefficient of how often items are recommended (0: all alike, 1: one takes all).
+        gini_training: Gini coefficient of the training interactions.
+        k: length of the lists.
+    """
+
+    training: Sequence[float]
+    recommended: Sequence[float]
+    coverage: float
+    gini: float
+    gini_training: float
+    k: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An item of a list.
+
+    Attributes:
+        name: what to call it.
+        detail: something beside it (a score, a time).
+        hit: whether it is in the test part.
+    """
+
+    name: str
+    detail: str = ""
+    hit: bool = False
+
+
+@dataclass(frozen=True)
+class Example:
+    """A user's history beside the recommended items.
+
+    Attributes:
+        user: what to call the user.
+        history: items of the training part, the ones to show.
+        recommended: the list, best first.
+        history_size: how many items the whole history has.
+    """
+
+    user: str
+    history: Sequence[Entry]
+    recommended: Sequence[Entry]
+    history_size: int
+
+
+@dataclass(frozen=True)
+class ReportParts:
+    """Everything a report shows. What is empty is left out.
+
+    Attributes:
+        model: name of the model.
+        dataset: name of the dataset.
+        metrics: by key, as in ``metrics.json``: test metrics bare, others prefixed.
+        intervals: 95 % intervals by key.
+        baselines: metrics of other models by name, same keys.
+        history: a mapping an epoch: ``epoch``, ``loss``, ``seconds``, ``valid/…``, named terms.
+        per_user: (U,) values by metric key; the first one is drawn.
+        graph: statistics of the training graph.
+        popularity: popularity bias of the lists.
+        examples: users with their lists.
+        config: all settings, nested mappings allowed.
+        environment: versions and machine, nested mappings allowed.
+        command: what to type to run it again.
+        notes: what was removed, merged or kept by a policy.
+        fingerprint: of the dataset.
+        title: default: "MODEL on DATASET".
+    """
+
+    model: str
+    dataset: str
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    baselines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    history: Sequence[Mapping[str, Any]] = ()
+    per_user: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    graph: GraphStatistics | None = None
+    popularity: PopularityBias | None = None
+    examples: Sequence[Example] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
+    notes: Sequence[str] = ()
+    fingerprint: str = ""
+    title: str = ""
+
+
+def bootstrap_interval(
+    values: NDArray[Any], *, draws: int = 1000, seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile interval of a mean by resampling users.
+
+    Resampling n users is a multinomial draw of how often each distinct value is there, which is what is drawn.
+
+    Args:
+        values: (U,) a value for each user.
+        draws: number of resamples.
+        seed: of the draws.
+        level: of the interval.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        return float("nan"), float("nan")
+    distinct, counts = np.unique(values, return_counts=True)
+    rng = np.random.default_rng(seed)
+    means = np.empty(draws)
+    block = max(1, (1 << 22) // len(distinct))
+    for start in range(0, draws, block):
+        size = min(block, draws - start)
+        means[start : start + size] = rng.multinomial(len(values), counts / len(values), size=size) @ distinct
+    low, high = np.quantile(means / len(values), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def gini(counts: NDArray[Any]) -> float:
+    """Gini coefficient ``sum_i (2 i - n - 1) x_i / (n sum x)`` of ascending counts; 0 where all are 0."""
+    ordered = np.sort(np.asarray(counts, dtype=np.float64))
+    size, total = len(ordered), ordered.sum()
+    return float(((2 * np.arange(1, size + 1) - size - 1) * ordered).sum() / (size * total)) if total else 0.0
+
+
+def popularity_bias(training: NDArray[Any], lists: NDArray[Any]) -> PopularityBias:
+    """The bias of lists towards what is popular in training.
+
+    Args:
+        training: (I,) training interactions of each item.
+        lists: (B, K) recommended items, -1 where a list is shorter.
+    """
+    shown = np.bincount(lists[lists >= 0].ravel(), minlength=len(training))
+    tenths = np.array_split(np.argsort(-training, kind="stable"), 10)
+    totals = max(training.sum(), 1), max(shown.sum(), 1)
+    return PopularityBias(
+        training=[float(training[tenth].sum() / totals[0]) for tenth in tenths],
+        recommended=[float(shown[tenth].sum() / totals[1]) for tenth in tenths],
+        coverage=float((shown > 0).mean()),
+        gini=gini(shown),
+        gini_training=gini(training),
+        k=lists.shape[1],
+    )
