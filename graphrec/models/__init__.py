@@ -5,9 +5,6 @@ from __future__ import annotations
 from graphrec.errors import unknown
 from graphrec.models.base import GraphInputs, GraphRecommender
 from graphrec.models.bpr_mf import BPRMF
-from graphrec.models.bspm import BSPM
-from graphrec.models.ease import EASE
-from graphrec.models.gfcf import GFCF
 from graphrec.models.item_knn import ItemKNN
 from graphrec.models.lightgcn import LightGCN
 from graphrec.models.ngcf import NGCF
@@ -17,7 +14,7 @@ from graphrec.models.user_knn import UserKNN
 
 MODELS: dict[str, type[GraphRecommender]] = {
     model.__name__: model
-    for model in (BPRMF, BSPM, EASE, GFCF, ItemKNN, LightGCN, NGCF, Popularity, RP3beta, UserKNN)
+    for model in (BPRMF, ItemKNN, LightGCN, NGCF, Popularity, RP3beta, UserKNN)
 }
 
 
@@ -36,9 +33,6 @@ def resolve(name: str) -> type[GraphRecommender]:
 
 __all__ = [
     "BPRMF",
-    "BSPM",
-    "EASE",
-    "GFCF",
     "MODELS",
     "NGCF",
     "GraphInputs",

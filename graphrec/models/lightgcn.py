@@ -12,7 +12,7 @@ from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
 from graphrec.graphs.adjacency import Adjacency
 from graphrec.graphs.augment import keep_edges
-from graphrec.layers.propagation import linear_propagation, linear_propagation_rows
+from graphrec.layers.propagation import linear_propagation, propagation_and_ego_rows
 from graphrec.layers.spmm import spmm
 from graphrec.models.base import (
     Batch,
@@ -23,7 +23,7 @@ from graphrec.models.base import (
     Preset,
     target_weight,
 )
-from graphrec.models.pairwise import Initialisation, Loss, PairwiseRecommender, Positives
+from graphrec.models.pairwise import Initialisation, Loss, Pair, PairwiseRecommender, Positives
 
 Normalisation = Literal["sym", "left", "right", "l1", "l1_left", "l1_right", "none"]
 LayerWeights = Literal["uniform", "last", "without_ego", "learned"]
@@ -212,18 +212,20 @@ class LightGCN(PairwiseRecommender):
         final = self._propagate(*ego, self._values(batch, weight), weight)
         return Encoded(*self._scaled(*final, weight, -1))
 
-    def encode_rows(
+    def training_rows(
         self, users: Tensor, items: Tensor, *, batch: Batch | None = None, edge_weight: EdgeWeight = None
-    ) -> tuple[Tensor, Tensor]:
-        """Rows of E*; on the plain path the last layer is computed for these rows alone, the same numbers for less."""
+    ) -> tuple[Pair, Pair]:
+        """Rows of E* and of E⁰; on the plain path the last layer is computed for these rows alone, the same numbers."""
         weight = target_weight(edge_weight, self.graph_inputs.target)
-        learned = isinstance(self.layer_weights, nn.Parameter)
-        if weight is None and not (self.edge_dropout or self.self_loops or learned or self.num_layers == 0):
-            ego = self._scaled(self.user_embedding, self.item_embedding, None, +1)
-            if ego[0] is self.user_embedding:
-                return linear_propagation_rows(self.matrix, *ego, self.layer_weights, users, items)
+        own, other = _EXPONENTS[self.normalisation]
+        if own == other and not self.self_loops:
+            values = self._values(batch, weight)
+            return propagation_and_ego_rows(
+                self.matrix, self.user_embedding, self.item_embedding, self.layer_weights, users, items, values
+            )
         encoded = self._encode(batch, weight)
-        return encoded.users[users], encoded.items[items]
+        ego = self.user_embedding[users], self.item_embedding[items]
+        return (encoded.users[users], encoded.items[items]), ego
 
     def derived(self) -> Mapping[str, Derived]:
         """The normalised matrix, from the degrees of the ranked behaviour's edges."""

@@ -14,7 +14,7 @@ from graphrec.errors import InputError
 from graphrec.layers.dropout import dropout
 from graphrec.layers.spmm import spmm
 from graphrec.models.base import Batch, EdgeWeight, Encoded, GraphInputs, target_weight
-from graphrec.models.pairwise import Initialisation, Loss, PairwiseRecommender, Positives
+from graphrec.models.pairwise import Initialisation, Loss, Pair, PairwiseRecommender, Positives
 
 Propagation = Literal["norm", "plain", "gcmc", "ngcf"]
 
@@ -169,15 +169,10 @@ class NGCF(PairwiseRecommender):
         """E* on both sides, (U, D') and (I, D'), D' = (K + 1) D under ``concat``."""
         return self._encode(edge_weight, None)
 
-    def encode_rows(
+    def training_rows(
         self, users: Tensor, items: Tensor, *, batch: Batch | None = None, edge_weight: EdgeWeight = None
-    ) -> tuple[Tensor, Tensor]:
-        """Rows of E*, with message dropout drawn from the batch's generator in training."""
+    ) -> tuple[Pair, Pair]:
+        """Rows of E*, with message dropout drawn from the batch's generator in training; the penalty is on them too."""
         encoded = self._encode(edge_weight, batch.generator if batch else None)
-        return encoded.users[users], encoded.items[items]
-
-    def regularised_rows(
-        self, users: Tensor, items: Tensor, final: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """The final vectors themselves."""
-        return final
+        final = encoded.users[users], encoded.items[items]
+        return final, final

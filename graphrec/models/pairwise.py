@@ -14,7 +14,8 @@ from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
 from graphrec.graphs.sampling import positive_pairs, sample_negatives, shared_negatives
 from graphrec.layers.losses import bce_loss, bpr_loss, sampled_softmax_loss, squared_norms
-from graphrec.layers.spectral import singular_vectors
+from graphrec.layers.spectral import normalised, right_singular_vectors
+from graphrec.layers.spmm import spmm
 from graphrec.models.base import (
     Batch,
     EdgeWeight,
@@ -25,6 +26,7 @@ from graphrec.models.base import (
     Phase,
 )
 
+Pair = tuple[Tensor, Tensor]
 Positives = Literal["user", "edge"]
 Loss = Literal["bpr", "bce", "softmax"]
 Initialisation = Literal["normal", "xavier", "spectral"]
@@ -124,9 +126,11 @@ class PairwiseRecommender(GraphRecommender):
                     f"init='spectral' has at most {min(self.num_users, self.num_items)} singular vectors on this "
                     f"dataset, dim is {self.dim}; use init='normal' or a smaller dim."
                 )
-            left, values, right = singular_vectors(self.graph_inputs.adjacency(), self.dim, seed=self.seed)
+            matrix = normalised(self.graph_inputs.adjacency())
+            values, right = right_singular_vectors(matrix, self.dim, seed=self.seed)
+            left = spmm(matrix, right) / values.clamp_min(1e-12)
             for table, vectors in zip(tables.values(), (left, right), strict=True):
-                rows = vectors * values.sqrt()
+                rows = vectors * values.clamp_min(0).sqrt()
                 table.copy_(rows * (scale / rows.square().mean().sqrt().clamp_min(1e-12)))
             return
         for name, table in tables.items():
@@ -140,32 +144,32 @@ class PairwiseRecommender(GraphRecommender):
     def encode(self, *, edge_weight: EdgeWeight = None) -> Encoded:
         """Final representations; every pairwise model scores by their dot product."""
 
-    def encode_rows(
+    def training_rows(
         self, users: Tensor, items: Tensor, *, batch: Batch | None = None, edge_weight: EdgeWeight = None
-    ) -> tuple[Tensor, Tensor]:
-        """Rows (B, D') and (P, D') of the final representations, as a training step needs them.
+    ) -> tuple[Pair, Pair]:
+        """Rows as a training step needs them: those that score, and those whose norms are penalised.
 
         Args:
             users: (B,) int64.
             items: (P,) int64.
             batch: the batch the rows are for; its generator feeds dropout.
             edge_weight: as in :meth:`GraphRecommender.score`.
+
+        Returns:
+            final representations (B, D') and (P, D'); by default rows of the tables, (B, D) and (P, D).
         """
         encoded = self.encode(edge_weight=edge_weight)
-        return encoded.users[users], encoded.items[items]
-
-    def regularised_rows(
-        self, users: Tensor, items: Tensor, final: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """The rows whose norms are penalised: rows of the tables."""
-        return self.user_embedding[users], self.item_embedding[items]
+        return (
+            (encoded.users[users], encoded.items[items]),
+            (self.user_embedding[users], self.item_embedding[items]),
+        )
 
     def pair_loss(self, batch: PairBatch, edge_weight: EdgeWeight = None) -> Mapping[str, Tensor]:
         """The terms ``rank`` and ``reg`` of the loss of one batch; see the class."""
         count = len(batch)
         items = torch.cat([batch.items, batch.negatives.reshape(-1)])
-        final = self.encode_rows(batch.users, items, batch=batch, edge_weight=edge_weight)
-        user, positive, negative = final[0], final[1][:count], final[1][count:]
+        (user, item), regularised = self.training_rows(batch.users, items, batch=batch, edge_weight=edge_weight)
+        positive, negative = item[:count], item[count:]
         positive_score = (user * positive).sum(-1)
         if batch.shared:
             negative_score = user @ negative.T
@@ -177,11 +181,10 @@ class PairwiseRecommender(GraphRecommender):
         objective = {"bpr": bpr_loss, "bce": bce_loss, "softmax": sampled_softmax_loss}[self.loss_name]
         terms = {"rank": self.batch_weight(batch, objective(positive_score, negative_score, known))}
         if self.reg:
-            user_rows, item_rows = self.regularised_rows(batch.users, items, final)
-            item_norms = squared_norms(item_rows)
+            user_norms, item_norms = (squared_norms(rows) for rows in regularised)
             negative_norms = item_norms[count:]
             negative_norms = negative_norms.mean() if batch.shared else negative_norms.view(count, -1).mean(-1)
-            norms = squared_norms(user_rows) + item_norms[:count] + negative_norms
+            norms = user_norms + item_norms[:count] + negative_norms
             terms["reg"] = 0.5 * self.reg * self.batch_weight(batch, norms)
         return terms
 
