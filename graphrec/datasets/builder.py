@@ -691,7 +691,7 @@ def _duplicate(edge_type: EdgeType, pieces: list[_Piece], error: DuplicateError,
                 shown.append(piece.place.row(row - piece.first_row))
                 ends = piece.columns["source"][hit[0]], piece.columns["target"][hit[0]]
     assert ends is not None
-    raw = [ids.vocabularies[kind].raw[code] for kind, code in zip((edge_type[0], edge_type[2]), ends, strict=True)]
+    raw = [ids.vocabularies[kind].decode([code]).tolist()[0] for kind, code in zip((edge_type[0], edge_type[2]), ends, strict=True)]
     return InputError(
         f"{edge_type_name(edge_type)}: {edge_type[0]} {raw[0]!r} and {edge_type[2]} {raw[1]!r} occur twice "
         f"({'; '.join(shown)}). Say duplicates='first', 'last' or 'sum' to merge them."

@@ -15,9 +15,10 @@ def summary(data: RecDataset) -> str:
     target = data.tables[data.target]
     positives = int(target.positive.sum())
     cells = data.num_users * data.num_items
+    sparsity = f", sparsity {1 - positives / cells:.4%}" if cells else ""
     lines = [
         f"{data.name}: {data.num_users:,} users, {data.num_items:,} items, {positives:,} interactions "
-        f"({data.target[1]}), sparsity {1 - positives / cells:.4%}" if cells else f"{data.name}: empty"
+        f"({data.target[1]}){sparsity}"
     ]
     if len(target) > positives:
         lines.append(f"  {len(target) - positives:,} labelled negatives")

@@ -129,7 +129,7 @@ class Vocabulary:
         codes = self.encode_raw(ids)
         if unknown == "error" and len(codes) and codes.min() < 0:
             row = int(np.argmax(codes < 0))
-            shown = ids.ints[row] if ids.ints is not None else ids.strings[int(ids.codes[row])].as_py()  # type: ignore[index]
+            shown = int(ids.ints[row]) if ids.ints is not None else ids.strings[int(ids.codes[row])].as_py()  # type: ignore[index]
             raise InputError(
                 f"{ids.place.row(row)}: unknown {self.kind} {shown!r} ({int((codes < 0).sum())} unknown in all); "
                 f"the dataset has {len(self)} of them{self._examples()}."
