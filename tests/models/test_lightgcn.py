@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from graphrec import randomness
+from graphrec.datasets import Builder
 from graphrec.errors import InputError
 from graphrec.models import BPRMF, LightGCN
 from tests.models.conformance import ModelConformance, trained
@@ -31,6 +32,7 @@ class TestLightGCNWithLearnedLayersAndSharedNegatives(ModelConformance):
         "positives": "edge",
         "init": "spectral",
     }
+    epochs = 8
 
 
 def dense_adjacency(model: LightGCN, weight: Tensor | None = None, loops: bool = False) -> Tensor:
@@ -124,9 +126,20 @@ def test_no_layers_is_matrix_factorisation() -> None:
 
 
 def test_two_nodes_and_one_layer_meet_in_the_middle() -> None:
-    data = planted(1, 2, groups=2, per_user=1)  # one user, whose one item is in the test part: no edge
-    model = LightGCN(data, dim=2, num_layers=1)
-    torch.testing.assert_close(model.encode().users, model.user_embedding / 2)  # isolated: e0 / (K + 1)
+    builder = Builder()
+    builder.interactions({"user": [0], "item": [0]})
+    model = LightGCN(builder.build(), dim=2, num_layers=1)
+    middle = (model.user_embedding + model.item_embedding) / 2
+    torch.testing.assert_close(model.encode().users, middle)
+    torch.testing.assert_close(model.encode().items, middle)
+
+
+def test_an_isolated_node_keeps_its_share_of_layer_0() -> None:
+    data = planted()
+    pairs = data.pairs("train")
+    data = data.without(pairs.edge_id[pairs.indptr[0] : pairs.indptr[1]])
+    model = LightGCN(data, dim=2, num_layers=3)
+    torch.testing.assert_close(model.encode().users[0], model.user_embedding[0] / 4)
 
 
 def test_constants_times_root_degree_are_a_fixed_point() -> None:
