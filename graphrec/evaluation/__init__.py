@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from graphrec.evaluation.comparison import Comparison, compare, intervals
 from graphrec.evaluation.evaluator import evaluate
 from graphrec.evaluation.ranking import UserItems, rank
 from graphrec.evaluation.result import Evaluation
 from graphrec.evaluation.specs import METRICS, MetricSpec
 
-__all__ = ["METRICS", "Evaluation", "MetricSpec", "UserItems", "evaluate", "rank"]
+__all__ = [
+    "METRICS",
+    "Comparison",
+    "Evaluation",
+    "MetricSpec",
+    "UserItems",
+    "compare",
+    "evaluate",
+    "intervals",
+    "rank",
+]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 TAIL_SHARE = 0.2
-"""The tail: the least popular items that together hold this share of the training interactions (the head holds the rest)."""
+"""The tail: the least popular items that together hold this share of the training interactions."""
 
 
 def exposure(lists: Tensor, num_items: int) -> Tensor:
@@ -102,7 +102,8 @@ def novelty(lists: Tensor, popularity: Tensor, num_users: int) -> Tensor:
 def diversity(lists: Tensor, features: Tensor, *, block: int = 4096) -> Tensor:
     """Intra-list diversity ``2 / (k (k - 1)) sum_{j < l} (1 - cos(x_j, x_l))``: (B,) float64.
 
-    The sum of the cosines of all pairs comes from the norm of the sum of the unit vectors, so no (k x k) matrix is made.
+    The sum of the cosines of all pairs comes from the norm of the sum of the unit vectors, so no (k x k) matrix is
+    made.
 
     Args:
         lists: (B, k).
@@ -128,7 +129,7 @@ def diversity(lists: Tensor, features: Tensor, *, block: int = 4096) -> Tensor:
 
 
 def personalisation(lists: Tensor, num_items: int, *, pairs: int = 100_000, seed: int = 0) -> float:
-    """``1 -`` mean Jaccard similarity of the lists of two users, over all pairs or ``pairs`` that are drawn by the seed."""
+    """``1 -`` mean Jaccard similarity of the lists of two users, over all pairs or ``pairs`` drawn ones."""
     size = len(lists)
     if size < 2:
         return float("nan")

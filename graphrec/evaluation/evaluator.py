@@ -19,7 +19,7 @@ from graphrec.evaluation import beyond_accuracy
 from graphrec.evaluation.classification import auc_of_ranks, rank_sums, weighted_mean
 from graphrec.evaluation.protocol import Candidates, Cold, Mask, Protocol, protocol
 from graphrec.evaluation.ranking import Scorer, Scores, evaluating, rank, score_blocks
-from graphrec.evaluation.result import Evaluation
+from graphrec.evaluation.result import Evaluation, by_popularity
 from graphrec.evaluation.sampled import rank_sampled
 from graphrec.evaluation.specs import Lists, MetricSpec, measure, resolve
 from graphrec.models.base import Encoded, GraphRecommender
@@ -60,8 +60,8 @@ def evaluate(
         data: the dataset; None: the run's own, loaded again.
         split: the part that holds the truth.
         ks: lengths of the lists.
-        metrics: names (:data:`graphrec.evaluation.METRICS`), ``all``, ``fairness``; None: accuracy, coverage, exposure and
-            popularity.
+        metrics: names (:data:`graphrec.evaluation.METRICS`), ``all``, ``fairness``; None: accuracy, coverage,
+            exposure and popularity.
         mask: ``train`` leaves out training items (the published convention of most), ``train+valid`` those of the
             validation part too (RecBole), ``none`` nothing.
         cold: ``keep``, or ``drop`` users and items without a training edge from the truth (MMRec); counted.
@@ -96,13 +96,11 @@ def evaluate(
     start = time.perf_counter()
     longest = min(lengths[-1] + 1, plan.num_items)
     if sampled_negatives is None:
-        lists, scores = rank(
-            scored, plan.users, longest, plan.exclude, plan.items, block=block, memory=memory
-        )
+        lists, scores = rank(scored, plan.users, longest, plan.exclude, plan.items, block=block, memory=memory)
     else:
         warnings.warn(
-            f"ranking among {sampled_negatives} drawn negatives: such metrics do not order models as the full ranking does; "
-            "use them only beside papers that did",
+            f"ranking among {sampled_negatives} drawn negatives: such metrics do not order models as the full ranking "
+            "does; use them only beside papers that did",
             stacklevel=2,
         )
         lists, scores = rank_sampled(
@@ -115,25 +113,30 @@ def evaluate(
     truth = plan.truth.counts(plan.users)
     shown = _numbered(lists, plan)
     catalogue = _catalogue(data, plan, features, tail, specs)
-    total, users = measure(
-        specs, hits, truth, lengths, lambda k: Lists(shown[:, :k], plan.num_items, *catalogue)
-    )
+    total, users = measure(specs, hits, truth, lengths, lambda k: Lists(shown[:, :k], plan.num_items, *catalogue))
     if any(spec.kind == "ranking" for spec in specs):
         if sampled_negatives is not None:
-            raise InputError("metrics of the whole ranking (auc_user, gauc) need all candidates: leave out sampled_negatives.")
+            raise InputError(
+                "auc_user and gauc are of the whole ranking: leave out sampled_negatives, or these metrics."
+            )
         auc = _ranking_auc(scored, plan, block, memory)
         for spec in specs:
             if spec.kind == "ranking":
-                users[spec.name] = auc
+                # The mean of the users' values would not be gauc: it has none of them.
+                if spec.name == "auc_user":
+                    users[spec.name] = auc
                 weights = truth.double() if spec.name == "gauc" else torch.ones_like(auc)
                 total[spec.name] = weighted_mean(auc, weights)
     values = {key: total[key] for spec in specs for key in dict.fromkeys(spec.key(k) for k in lengths)}
+    kept = {key: users[key] for key in values if key in users}
+    groups = by_popularity(plan, lists, hits, lengths).to_json(orient="records")
+    drawn = "" if sampled_negatives is None else str(sampled_negatives)
     seconds = time.perf_counter() - start
     return Evaluation(
         metrics=values,
         protocol=plan,
         ks=lengths,
-        per_user=_table(data, plan, truth, {key: users[key] for key in values if key in users}, sampled_negatives),
+        per_user=_table(data, plan, truth, kept, {"by_popularity": groups, "sampled_negatives": drawn}),
         lists=lists,
         scores=scores,
         hits=hits,
@@ -158,12 +161,12 @@ def _opened(
     if isinstance(model, Encoded):
         if device is not None:
             model = Encoded(model.users.to(device), model.items.to(device))
-    elif isinstance(model, GraphRecommender) or isinstance(model, (Run, str, os.PathLike)) or hasattr(model, "model"):
+    elif isinstance(model, (GraphRecommender, Run, str, os.PathLike)) or hasattr(model, "model"):
         model, run = as_model(model, device)
         if run is not None:
             data = _checked(run, data)
     elif not callable(model):
-        raise InputError(f"expected a model, a run, a recommender or the path of a run, found a {type(model).__name__}.")
+        raise InputError(f"expected a model, run, recommender or path of a run, found a {type(model).__name__}.")
     if data is None:
         raise InputError("evaluate needs the dataset: pass data= (only a run knows where its own is).")
     return model, data
@@ -223,9 +226,9 @@ def _catalogue(
     if features is not None and any(spec.name == "diversity" for spec in specs):
         item_type = data.target[2]
         if isinstance(features, str):
-            have = sorted(name for node, name in data.features if node == item_type)
+            have = ", ".join(sorted(name for node, name in data.features if node == item_type)) or "none"
             if (item_type, features) not in data.features:
-                raise InputError(f"dataset {data.name!r} has no item features {features!r}; it has {', '.join(have) or 'none'}.")
+                raise InputError(f"dataset {data.name!r} has no item features {features!r}; it has {have}.")
             features = np.array(data.features[item_type, features])
         table = torch.as_tensor(features)
         if table.dim() != 2 or len(table) != data.num_items:
@@ -252,14 +255,14 @@ def _ranking_auc(
             rows, items = truth.gather(part.users)
             if scorer.candidates is not None:
                 items = torch.searchsorted(scorer.candidates, items)
-            sums, found = rank_sums(part.scores, rows, items)
             candidates = (part.scores > -torch.inf).sum(1)
+            sums, found = rank_sums(part.scores, rows, items)
             parts.append(auc_of_ranks(sums, found, candidates).cpu())
     return torch.cat(parts)
 
 
 def _table(
-    data: RecDataset, plan: Protocol, truth: Tensor, values: dict[str, Tensor], sampled_negatives: int | None
+    data: RecDataset, plan: Protocol, truth: Tensor, values: dict[str, Tensor], more: dict[str, str]
 ) -> pa.Table:
     raw = data.vocabularies[data.target[0]].decode(plan.users.numpy())
     ids = pa.array(raw, type=pa.int64() if np.asarray(raw).dtype.kind in "iu" else pa.string())
@@ -275,7 +278,6 @@ def _table(
         "cold": plan.cold,
         "candidates": plan.candidates,
         "dataset": data.name,
-        "sampled_negatives": "" if sampled_negatives is None else str(sampled_negatives),
+        **more,
     }
     return pa.table(columns).replace_schema_metadata({f"graphrec.{key}": value for key, value in facts.items()})
-

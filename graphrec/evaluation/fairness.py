@@ -1,9 +1,9 @@
 """Individual item fairness: how evenly single items are shown, whoever likes them.
 
 Measures and corrections of Rampisela, Maistro, Ruotsalo and Lioma, "Evaluation Measures of Individual Item Fairness for
-Recommender Systems: A Critical Study" (ACM TORS 3(2), 2024, arXiv 2311.01013). A measure with ``corrected=True`` is scaled so
-that the least fair lists that are possible with these sizes give one end of [0, 1] and the fairest ones the other; it is NaN
-where both are the same (one user, or lists as long as the catalogue).
+Recommender Systems: A Critical Study" (ACM TORS 3(2), 2024, arXiv 2311.01013). A measure with ``corrected=True`` is
+scaled so that the least fair lists that are possible with these sizes give one end of [0, 1] and the fairest ones the
+other; it is NaN where both are the same (one user, or lists as long as the catalogue).
 
 Letters: n items, m users, k the length of the lists, c (n,) the number of lists with each item, S = sum c = m k,
 f = floor(S / n), r = S mod n.
@@ -96,8 +96,8 @@ def discounted_exposure(lists: Tensor, num_items: int) -> Tensor:
 def weighted_gini(lists: Tensor, num_items: int, corrected: bool = False) -> float:
     """Gini index of the discounted exposure; smaller is fairer.
 
-    Least fair: the same k items in the same order for everybody. Fairest: every place another item where there are enough
-    items (S <= n), otherwise taken as 0, which is an approximation.
+    Least fair: the same k items in the same order for everybody. Fairest: every place another item where there are
+    enough items (S <= n), otherwise taken as 0, which is an approximation.
     """
     value = beyond_accuracy.gini(discounted_exposure(lists, num_items))
     if not corrected:
@@ -127,7 +127,7 @@ def satisfaction(counts: Tensor, k: int, corrected: bool = False) -> float:
 
 
 def violation(counts: Tensor) -> float:
-    """VoCD with all items taken as alike: mean of ``|c_i - c_j| / max(c_i, c_j)`` over pairs of shown items; 0 is fair."""
+    """VoCD with all items taken as alike: mean ``|c_i - c_j| / max(c_i, c_j)`` over pairs of shown items; 0 is fair."""
     shown = counts[counts > 0].double().sort().values
     size = len(shown)
     if size < 2:
@@ -147,7 +147,7 @@ def _even(lists: Tensor, num_items: int, gamma: float) -> float:
 
 
 def individual_disparity(lists: Tensor, num_items: int, gamma: float = GAMMA) -> float:
-    """II-D ``mean_{u,i} (E_ui - E)^2`` with ``E_ui = gamma^(rank - 1)``, 0 where the item is not in the list, and its mean E.
+    """II-D ``mean_{u,i} (E_ui - E)^2`` with ``E_ui = gamma^(rank - 1)``, 0 for items not in the list, E its mean.
 
     The same for all lists of k items: it says nothing about a model whose lists are full.
     """

@@ -6,8 +6,8 @@ Every function of lists takes
 - ``truth``: (B,) int64, how many items the truth of each user has, at least 1;
 - ``ks``: the cut-offs, each at most K;
 
-and gives (B, len(ks)) float64, a value for each user; the metric of a model is their mean over users. Users without truth
-have no value and are left out before. h is the number of hits among the first k, T the user's truth.
+and gives (B, len(ks)) float64, a value for each user; the metric of a model is their mean over users. Users without
+truth have no value and are left out before. h is the number of hits among the first k, T the user's truth.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ def _candidates(candidates: Candidates, popularity: np.ndarray) -> tuple[np.ndar
             chosen = np.flatnonzero((popularity > 0) == (candidates == "seen"))
         else:
             raise unknown("set of candidates", candidates, ("all", "seen", "cold"))
-        word = candidates
+        word: str = candidates
     else:
         chosen = np.unique(np.asarray(candidates, dtype=np.int64))
         word = "given"

@@ -48,9 +48,7 @@ class UserItems:
         elif hasattr(pairs, "indptr"):
             indptr, items = pairs.indptr, pairs.items if hasattr(pairs, "items") else pairs.indices
         else:
-            raise InputError(
-                f"expected items of each user as CSR (indptr and items), found a {type(pairs).__name__}."
-            )
+            raise InputError(f"expected items of each user as CSR (indptr and items), found a {type(pairs).__name__}.")
         return cls(_int64(indptr, device), _int64(items, device))
 
     def to(self, device: torch.device | str) -> UserItems:
@@ -100,8 +98,8 @@ class Block:
     Attributes:
         start: position of the first user in the users that were asked for.
         users: (B,) int64.
-        scores: (B, P) scores of the candidates, excluded ones at -inf; valid until the next block, and followed in memory
-            by columns of -inf.
+        scores: (B, P) scores of the candidates, excluded ones at -inf; valid until the next block, and followed in
+            memory by columns of -inf.
     """
 
     start: int
@@ -166,7 +164,7 @@ class Scorer:
 
 @contextmanager
 def evaluating(model: object) -> Iterator[None]:
-    """Without gradients, and in evaluation mode where ``model`` is a module that is being trained; its mode comes back."""
+    """Without gradients, and in evaluation mode where ``model`` is being trained; its mode comes back."""
     training = isinstance(model, GraphRecommender) and model.training
     if training:
         assert isinstance(model, GraphRecommender)
@@ -187,10 +185,8 @@ def block_size(scorer: Scorer, num_candidates: int, block: int | None, memory: i
             raise InputError(f"block is {block}; it has to be at least 1 user.")
         return block
     if memory is None:
-        if scorer.device.type == "cuda":
-            memory = CUDA_MEMORY
-        else:
-            memory = CPU_MEMORY if scorer.encoded else CPU_MEMORY_OWN_SCORE
+        on_cpu = CPU_MEMORY if scorer.encoded else CPU_MEMORY_OWN_SCORE
+        memory = CUDA_MEMORY if scorer.device.type == "cuda" else on_cpu
     size = max(1, memory // (4 * max(num_candidates, 1)))
     # Matrix products like multiples of 16; beyond a few thousand rows a larger block brings nothing.
     return min(size - size % 16 if size > 16 else size, 8192)
@@ -273,8 +269,8 @@ def rank(
         model: a model, its :class:`Encoded`, or a function of users (B,) int64 that gives scores (B, I).
         users: (B,) user numbers, any order, repetitions allowed.
         k: length of the lists.
-        exclude: items left out, for all users of the dataset, as CSR: ``indptr`` (U+1,) and ``items`` (an adjacency or a
-            tuple will do); None: none.
+        exclude: items left out, for all users of the dataset, as CSR: ``indptr`` (U+1,) and ``items`` (an adjacency
+            or a tuple will do); None: none.
         items: the candidates; None: all items.
         block: users in a block; None: as many as ``memory`` allows.
         memory: bytes for a block's scores; working space comes to at most twice as much again. None: 24 MiB for dot
@@ -329,7 +325,8 @@ def top_k(scores: Tensor, k: int, users: Tensor | None = None) -> tuple[Tensor, 
     tiles = width // TILE
     if width % TILE == 0 and tiles > 4 * more:
         peaks = scores.view(size, tiles, TILE).amax(2)
-        # A column outside the best k + 1 tiles is no larger than k + 1 others, so their k + 1 best values are the row's.
+        # A column outside the best k + 1 tiles is no larger than k + 1 others, so their k + 1 best values are the
+        # row's.
         peak, tile = peaks.topk(more, dim=1, sorted=True)
         _check_nan(peak[:, 0], users)
         rows = torch.arange(size, device=scores.device)[:, None] * tiles + tile

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +79,7 @@ class Evaluation(Mapping[str, float]):
         return len(self.protocol.users)
 
     def to_dict(self, prefix: str = "") -> dict[str, Any]:
-        """Flat JSON values: the metrics, and num_users, mask, seconds and the rest of the protocol, all with ``prefix``."""
+        """Flat JSON values: the metrics, and num_users, mask, seconds and what else was chosen, after ``prefix``."""
         protocol = self.protocol
         extra: dict[str, Any] = {
             "num_users": self.num_users,
@@ -100,8 +100,8 @@ class Evaluation(Mapping[str, float]):
     def by_activity(self, groups: int = 4) -> pd.DataFrame:
         """Means of the per-user metrics for groups of users by activity.
 
-        Users are sorted by their number of interactions (training and truth) and cut into groups of about equal totals of
-        interactions (NGCF, KGAT).
+        Users are sorted by their number of interactions (training and truth) and cut into groups of about equal
+        totals of interactions (NGCF, KGAT).
 
         Returns:
             A row for each group: ``group``, ``from`` and ``to`` (interactions), ``users``, and the metrics.
@@ -116,25 +116,10 @@ class Evaluation(Mapping[str, float]):
 
         Returns:
             A row for each group: ``group``, ``from`` and ``to`` (training count), ``items``, ``relevant`` (pairs in the
-            truth), and for each cut-off ``recall@k``, found pairs over relevant ones, and ``share@k``, the group's share
-            of the lists.
+            truth), and for each cut-off ``recall@k``, found pairs over relevant ones, and ``share@k``, the group's
+            share of the lists.
         """
-        popularity = self.protocol.popularity
-        label = equal_total_groups(popularity, groups)
-        rows, relevant = self.protocol.truth.gather(self.protocol.users)
-        counts = torch.bincount(label[relevant], minlength=groups).double()
-        frame = pd.DataFrame({"group": range(1, groups + 1)})
-        frame["from"] = [int(popularity[label == g].min()) if (label == g).any() else 0 for g in range(groups)]
-        frame["to"] = [int(popularity[label == g].max()) if (label == g).any() else 0 for g in range(groups)]
-        frame["items"] = torch.bincount(label, minlength=groups).numpy()
-        frame["relevant"] = counts.long().numpy()
-        for k in self.ks:
-            lists, hits = self.lists[:, :k], self.hits[:, :k]
-            found = torch.bincount(label[lists[hits]], minlength=groups).double()
-            shown = torch.bincount(label[lists[lists >= 0]], minlength=groups).double()
-            frame[f"recall@{k}"] = (found / counts).numpy()
-            frame[f"share@{k}"] = (shown / shown.sum()).numpy()
-        return frame
+        return by_popularity(self.protocol, self.lists, self.hits, self.ks, groups)
 
 
 def by_activity(per_user: pd.DataFrame, groups: int = 4) -> pd.DataFrame:
@@ -149,3 +134,23 @@ def by_activity(per_user: pd.DataFrame, groups: int = 4) -> pd.DataFrame:
         means = {name: float(part[name].mean()) for name in names}
         rows.append({"group": group + 1, "from": int(low), "to": int(high), "users": len(part), **means})
     return pd.DataFrame(rows)
+
+
+def by_popularity(plan: Protocol, lists: Tensor, hits: Tensor, ks: Sequence[int], groups: int = 4) -> pd.DataFrame:
+    """:meth:`Evaluation.by_popularity` from lists and hits (B, K)."""
+    popularity = plan.popularity
+    label = equal_total_groups(popularity, groups)
+    _, relevant = plan.truth.gather(plan.users)
+    counts = torch.bincount(label[relevant], minlength=groups).double()
+    frame = pd.DataFrame({"group": range(1, groups + 1)})
+    frame["from"] = [int(popularity[label == g].min()) if (label == g).any() else 0 for g in range(groups)]
+    frame["to"] = [int(popularity[label == g].max()) if (label == g).any() else 0 for g in range(groups)]
+    frame["items"] = torch.bincount(label, minlength=groups).numpy()
+    frame["relevant"] = counts.long().numpy()
+    for k in ks:
+        short, hit = lists[:, :k], hits[:, :k]
+        found = torch.bincount(label[short[hit]], minlength=groups).double()
+        shown = torch.bincount(label[short[short >= 0]], minlength=groups).double()
+        frame[f"recall@{k}"] = (found / counts).numpy()
+        frame[f"share@{k}"] = (shown / shown.sum()).numpy()
+    return frame

@@ -25,8 +25,8 @@ def rank_sampled(
 ) -> tuple[Tensor, Tensor]:
     """The best ``k`` of each user's truth and ``negatives`` drawn candidates.
 
-    The negatives are drawn without repetition among the candidates that are neither left out nor relevant; a user's draw
-    depends on the seed and the user's number alone. A user with fewer of them gets all.
+    The negatives are drawn without repetition among the candidates that are neither left out nor relevant; a user's
+    draw depends on the seed and the user's number alone. A user with fewer of them gets all.
 
     Returns:
         Items (B, k) int64, -1 where there is none, and scores (B, k), as :func:`graphrec.evaluation.rank` gives them.

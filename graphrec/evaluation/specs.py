@@ -56,8 +56,8 @@ class MetricSpec:
 
     Attributes:
         name: lower-case; its key is ``name@k``, or ``name`` for those of the whole ranking.
-        kind: ``hits`` (of hit matrices, a value for each user), ``lists`` (of the items in the lists) or ``ranking`` (of
-            the whole ranking, so that every score is looked at again).
+        kind: ``hits`` (of hit matrices, a value for each user), ``lists`` (of the items in the lists) or ``ranking``
+            (of the whole ranking, so that every score is looked at again).
         higher_is_better: False where smaller values are wished for; None where it depends.
         bounds: the smallest and the largest value there can be.
         summary: one line.
@@ -117,7 +117,9 @@ _ALL = (
     _lists("coverage", lambda x: beyond_accuracy.coverage(x.counts), True, "share of the items that are shown"),
     _lists("user_coverage", lambda x: beyond_accuracy.user_coverage(x.items), True, "share of users with a list"),
     _lists("gini", lambda x: beyond_accuracy.gini(x.counts), False, "inequality of the items' exposure"),
-    _lists("entropy", lambda x: beyond_accuracy.entropy(x.counts), True, "entropy of the exposure, nats", (0.0, math.inf)),
+    _lists(
+        "entropy", lambda x: beyond_accuracy.entropy(x.counts), True, "entropy of the exposure, nats", (0.0, math.inf)
+    ),
     _lists(
         "arp",
         lambda x: beyond_accuracy.average_popularity(x.items, x.popularity),
@@ -164,7 +166,9 @@ _ALL = (
     _lists("fsat", lambda x: fairness.satisfaction(x.counts, x.k), True, "share of items with the maximin share"),
     _lists("fsat_corr", lambda x: fairness.satisfaction(x.counts, x.k, True), True, "FSat, corrected"),
     _lists("vocd", lambda x: fairness.violation(x.counts), False, "mean relative difference of shown items' exposure"),
-    _lists("ii_d", lambda x: fairness.individual_disparity(x.items, x.num_items), False, "individual-individual disparity"),
+    _lists(
+        "ii_d", lambda x: fairness.individual_disparity(x.items, x.num_items), False, "individual-individual disparity"
+    ),
     _lists("ai_d", lambda x: fairness.all_disparity(x.items, x.num_items), False, "all-individual disparity"),
 )
 
@@ -185,8 +189,8 @@ def resolve(names: str | Iterable[str] | None) -> tuple[MetricSpec, ...]:
     """The metrics of these names, in this order, once each.
 
     Args:
-        names: names; ``all`` for all that need nothing but the lists, ``fairness`` for those of individual item fairness;
-            None: :data:`DEFAULT`.
+        names: names; ``all`` for all that need nothing but the lists, ``fairness`` for those of individual item
+            fairness; None: :data:`DEFAULT`.
 
     Raises:
         InputError: a name is unknown.
