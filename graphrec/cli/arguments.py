@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -97,7 +98,9 @@ class Parser(ArgumentParser):
         for spelling in (name, name.replace("_", "-"), name.replace("-", "_")):
             if spelling in self._option_string_actions:
                 return spelling + equals + value
-        raise unknown(f"option of {self.prog}", name, self.options())
+        known = self.options()
+        near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+        raise unknown(f"option of {self.prog}", name, near or known)
 
     def _joined(self, words: list[str]) -> list[str]:
         """Each option of several words as one word with a JSON list: ``--ks 10 20`` as ``--ks=["10", "20"]``."""

@@ -80,6 +80,7 @@ def run(arguments: Sequence[str]) -> int:
     fit_options = _fit_options(options)
     data = load_dataset(options)
     _check_fingerprint(recipe, data, options.dataset, resumed)
+    _check_lists(options, data)
     for note in data.notes:
         print(f"graphrec: {data.name}: {note}", file=sys.stderr)
     out = options.out or resumed or _free_folder(recipe.model, data)
@@ -103,11 +104,26 @@ def run(arguments: Sequence[str]) -> int:
 
 def _fit_options(options: Any) -> dict[str, Any]:
     """The options of ``fit``, checked before any data is read."""
+    from graphrec.evaluation.specs import resolve
     from graphrec.training.options import FitOptions
 
     chosen = {entry.name: getattr(options, entry.name) for entry in dataclasses.fields(FitOptions)}
-    FitOptions(**chosen)
+    checked = FitOptions(**chosen)
+    resolve(checked.metric.rpartition("@")[0] or checked.metric)
     return chosen
+
+
+def _check_lists(options: Any, data: RecDataset) -> None:
+    """Refuse lists longer than the catalogue before anything is trained; say when nothing will be measured."""
+    if "test" not in data.parts:
+        print(
+            f"graphrec: {data.name} has no test part, so nothing is measured; --split random:.8,.1,.1 makes one",
+            file=sys.stderr,
+        )
+    metric_k = options.metric.rpartition("@")[2]
+    for name, k in (("--ks", max(options.ks)), ("--metric", int(metric_k) if metric_k.isdigit() else 0)):
+        if k > data.num_items and len(data.parts) > 1:
+            raise InputError(f"{name}: {k} is larger than the catalogue of {data.num_items} items")
 
 
 def _broken_off(folder: str) -> dict[str, Any] | None:
