@@ -1,8 +1,9 @@
 """Built datasets on disk, named by what they were made from: opened again in a fraction of the time, never stale.
 
-An entry is a folder of ``.npy`` columns and arrow files, memory-mapped when opened, and a ``manifest.json`` with the size and
-sha256 of each. Its name is a hash of the source files' contents, the adapter and its version, and the options, so that a
-changed source has another name. An entry is written beside its place and renamed; one that was damaged is made again.
+An entry is a folder of ``.npy`` columns and arrow files, memory-mapped when opened, and a ``manifest.json`` with the
+size and sha256 of each. Its name is a hash of the source files' contents, the adapter and its version, and the
+options, so that a changed source has another name. An entry is written beside its place and renamed; one that was
+damaged is made again.
 """
 
 from __future__ import annotations
@@ -156,7 +157,9 @@ def _write(data: RecDataset, work: Path) -> None:
             entry["provenance"] = [
                 array(f"table{number}.rows.{part}.npy", values)
                 for part, values in (
-                    ("row", origin.row), ("merged_edge", origin.merged_edge), ("merged_row", origin.merged_row)
+                    ("row", origin.row),
+                    ("merged_edge", origin.merged_edge),
+                    ("merged_row", origin.merged_row),
                 )
             ]
         tables.append(entry)

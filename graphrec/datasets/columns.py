@@ -198,9 +198,11 @@ def _first(mask: pa.Array | pa.ChunkedArray | NDArray[np.bool_]) -> int:
 
 def _contiguous(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     if isinstance(array, pa.ChunkedArray):
-        return array.chunk(0) if array.num_chunks == 1 else pa.concat_arrays(array.chunks or [
-            pa.array([], type=array.type)
-        ])
+        return (
+            array.chunk(0)
+            if array.num_chunks == 1
+            else pa.concat_arrays(array.chunks or [pa.array([], type=array.type)])
+        )
     return array
 
 
@@ -223,8 +225,10 @@ def raw_ids(values: Any, place: Place, *, strict: bool = True) -> RawIds:
     if array.null_count:
         row = _first(pc.is_null(array))
         raise InputError(f"{place.row(row)}: no id (null or NaN). Expected a whole number or a string.")
-    if pa.types.is_dictionary(kind) and not pa.types.is_string(kind.value_type) and not pa.types.is_large_string(
-        kind.value_type
+    if (
+        pa.types.is_dictionary(kind)
+        and not pa.types.is_string(kind.value_type)
+        and not pa.types.is_large_string(kind.value_type)
     ):
         array = array.cast(kind.value_type)
         kind = array.type
@@ -337,7 +341,10 @@ def numbers(values: Any, place: Place, *, low: float | None = None, high: float 
     if not finite.all():
         row = _first(~finite)
         raise InputError(f"{place.row(row)}: {floats[row]} is not a finite number.")
-    for bound, wrong in ((low, floats < low if low is not None else None), (high, floats > high if high is not None else None)):
+    for bound, wrong in (
+        (low, floats < low if low is not None else None),
+        (high, floats > high if high is not None else None),
+    ):
         if bound is not None and wrong is not None and wrong.any():
             row = _first(wrong)
             raise InputError(f"{place.row(row)}: {floats[row]:g} is outside the scale {low:g} to {high:g}.")
@@ -357,9 +364,10 @@ def times(values: Any, place: Place) -> NDArray[Any]:
     if (pa.types.is_string(kind) or pa.types.is_large_string(kind)) and len(array):
         if pc.all(pc.match_substring_regex(array, "^[+-]?[0-9]{1,18}$")).as_py():
             return _contiguous(array.cast(pa.int64())).to_numpy(zero_copy_only=False)
-        if pc.match_substring_regex(array[:1], _DECIMAL)[0].as_py() or not pc.match_substring_regex(
-            array[:1], r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
-        )[0].as_py():
+        if (
+            pc.match_substring_regex(array[:1], _DECIMAL)[0].as_py()
+            or not pc.match_substring_regex(array[:1], r"^[0-9]{4}-[0-9]{2}-[0-9]{2}")[0].as_py()
+        ):
             return numbers(array, place)
         try:
             array = array.cast(pa.timestamp("us"))

@@ -105,8 +105,8 @@ def edge_type_name(edge_type: EdgeType) -> str:
 class RecDataset:
     """Interactions and all that is known beside them, with integer ids; immutable.
 
-    Every change (a split, a filter, :meth:`without`) returns a new dataset that shares columns but no cache. An edge keeps
-    the ``edge_id`` it was given when the dataset was built.
+    Every change (a split, a filter, :meth:`without`) returns a new dataset that shares columns but no cache. An edge
+    keeps the ``edge_id`` it was given when the dataset was built.
 
     Attributes:
         name: as a person would say it.
@@ -175,7 +175,8 @@ class RecDataset:
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def table(self, edge_type: EdgeType | str) -> EdgeTable:
-        """The edges of one type, given as a triple, as ``user__views__item`` or by its middle word where that is enough.
+        """The edges of one type, given as a triple, as ``user__views__item`` or by its middle word where that is
+        enough.
 
         Raises:
             InputError: no such edge type, or several.
@@ -244,7 +245,8 @@ class RecDataset:
             edge_types: which (default: all).
 
         Returns:
-            A graph of its own whose tensors are shared with later calls: stores may be changed freely, tensors not in place.
+            A graph of its own whose tensors are shared with later calls: stores may be changed freely, tensors not in
+            place.
         """
         wanted = tuple(self.tables) if edge_types is None else tuple(tuple(edge_type) for edge_type in edge_types)
         key = ("graph", part, wanted)
@@ -325,13 +327,15 @@ class RecDataset:
 
         return apply_split(self, spec, seed=seed)
 
-    def filter_k_core(self, k: int | None = None, *, users: int | None = None, items: int | None = None,
-                      isolated: Policy = "drop") -> RecDataset:
+    def filter_k_core(
+        self, k: int | None = None, *, users: int | None = None, items: int | None = None, isolated: Policy = "drop"
+    ) -> RecDataset:
         """Only users with at least ``users`` and items with at least ``items`` interactions, until nothing changes."""
         from graphrec.datasets.filters import k_core
 
-        return k_core(self, users=users if users is not None else k, items=items if items is not None else k,
-                      isolated=isolated)
+        return k_core(
+            self, users=users if users is not None else k, items=items if items is not None else k, isolated=isolated
+        )
 
     def filter_rating(self, minimum: float, *, as_label: bool = False) -> RecDataset:
         """Interactions rated at least ``minimum``; with ``as_label`` the others stay as labelled negatives."""
@@ -346,7 +350,8 @@ class RecDataset:
         return time_range(self, start, end)
 
     def filter_cold(self, policy: Policy = "drop") -> RecDataset:
-        """Keep or drop valid and test interactions of users and items without a training interaction; counted either way."""
+        """Keep or drop valid and test interactions of users and items without a training interaction; counted either
+        way."""
         from graphrec.datasets.filters import cold
 
         return cold(self, policy)
@@ -392,5 +397,3 @@ class RecDataset:
             return {"train": len(table)}
         counts = np.bincount(table.part.astype(np.int64) + 1, minlength=len(PARTS) + 1)
         return {name: int(counts[code + 1]) for name, code in PARTS.items() if counts[code + 1]}
-
-

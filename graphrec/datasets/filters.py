@@ -31,7 +31,8 @@ def core_mask(
 ) -> NDArray[np.bool_]:
     """Which pairs are in the core where every user has at least ``min_users`` pairs and every item ``min_items``.
 
-    Both sides are counted anew in each round until nothing changes; the result is the largest such set, which is unique.
+    Both sides are counted anew in each round until nothing changes; the result is the largest such set, which is
+    unique.
 
     Args:
         users: (P,) codes; the pairs are distinct.
@@ -68,8 +69,8 @@ def k_core(
         data: the dataset, of all parts; filter before splitting.
         users: fewest interactions of a user; None: 1.
         items: fewest interactions of an item; None: 1.
-        isolated: whether users and items without interactions then leave the dataset (and their other edges with them) or
-            stay as nodes.
+        isolated: whether users and items without interactions then leave the dataset (and their other edges with them)
+            or stay as nodes.
     """
     _check_policy(isolated)
     fewest = users or 1, items or 1
@@ -94,7 +95,9 @@ def min_rating(data: RecDataset, minimum: float, *, as_label: bool = False) -> R
     """Keep interactions rated at least ``minimum``; or label them 1 and the others 0."""
     table = data.tables[data.target]
     if table.rating is None:
-        raise InputError(f"{data.name} has no ratings (Builder.interactions(rating=…)), so none of at least {minimum:g}.")
+        raise InputError(
+            f"{data.name} has no ratings (Builder.interactions(rating=…)), so none of at least {minimum:g}."
+        )
     enough = table.rating >= minimum
     if not as_label:
         return _without_rows(data, enough, f"rated below {minimum:g}")

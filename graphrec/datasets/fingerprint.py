@@ -20,7 +20,7 @@ def _array(digest: Any, name: str, array: NDArray[Any]) -> None:
     array = np.ascontiguousarray(array)
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
     digest.update(f"{name}/{little.dtype.str}/{little.shape}\n".encode())
-    digest.update(memoryview(little.view(np.uint8).reshape(-1)))
+    digest.update(little.reshape(-1).view(np.uint8).data)
 
 
 def _strings(digest: Any, name: str, strings: pa.Array) -> None:
@@ -30,7 +30,9 @@ def _strings(digest: Any, name: str, strings: pa.Array) -> None:
     lengths = np.full(len(strings), -1, np.int64)
     lengths[strings.is_valid().to_numpy(zero_copy_only=False)] = pa.compute.binary_length(present).to_numpy()
     _array(digest, name, lengths)
-    offsets = np.frombuffer(present.buffers()[1] or b"\0" * 8, np.int64)[present.offset : present.offset + len(present) + 1]
+    offsets = np.frombuffer(present.buffers()[1] or b"\0" * 8, np.int64)[
+        present.offset : present.offset + len(present) + 1
+    ]
     values = present.buffers()[2]
     if values is not None and len(present):
         digest.update(memoryview(values)[int(offsets[0]) : int(offsets[-1])])
@@ -78,7 +80,8 @@ def fingerprint(data: RecDataset, *, parts: bool = True) -> str:
 def digests(data: RecDataset) -> dict[str, str]:
     """sha256 of each piece of a dataset, for a registry: vocabularies, each part of each table, features, texts, names.
 
-    Rows are hashed in canonical order without their edge ids, so that the digest of a part does not depend on the others.
+    Rows are hashed in canonical order without their edge ids, so that the digest of a part does not depend on the
+    others.
     """
     found: dict[str, str] = {}
 

@@ -106,9 +106,7 @@ def _check_columns(path: Path, wanted: Sequence[str] | None, found: Sequence[str
             raise InputError(f"{path}: column {name!r} occurs {list(found).count(name)} times in the header.")
 
 
-def _text(
-    path: Path, wanted: Sequence[str] | None, separator: str | None, header: bool, encoding: str
-) -> pa.Table:
+def _text(path: Path, wanted: Sequence[str] | None, separator: str | None, header: bool, encoding: str) -> pa.Table:
     # Reached only here: the adapters import this module.
     from graphrec.datasets.adapters.parsing import read_bytes
 
@@ -186,12 +184,15 @@ def _fields(line: str, delimiter: str, quoted: bool) -> list[str]:
 
 
 def _sniff(line: str, wanted: Sequence[str] | None) -> str:
-    """The separator that finds the most of the wanted columns in the header, then the one that makes the most fields."""
+    """The separator that finds the most of the wanted columns in the header, then the one that makes the most
+    fields."""
 
-    def score(separator: str) -> tuple[int, int]:
-        fields = [field.strip() for field in _fields(line, separator, separator in _QUOTED)] if (
-            len(separator) == 1
-        ) else line.split(separator)
+    def score(separator: str) -> tuple[int, float]:
+        fields = (
+            [field.strip() for field in _fields(line, separator, separator in _QUOTED)]
+            if (len(separator) == 1)
+            else line.split(separator)
+        )
         return len(set(fields) & set(wanted or ())), len(fields) - (separator == " ") * 0.5
 
     return max(SEPARATORS, key=score) if line else ","

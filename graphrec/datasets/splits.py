@@ -1,39 +1,31 @@
 """Splits of the ranked interactions into train, valid and test, made before any graph is.
 
-Ratios per user are rounded as RecBole does (evaluation practice of ``RO,RS`` and ``TO,RS``): of n interactions a later part
-takes floor(ratio * n) and train takes the rest; then, from the last part to the first, a part that would be empty although
-0 < ratio * n < 1 takes one interaction from train, as long as train has more than one. So every user keeps at least one
-training interaction.
+Ratios per user are rounded as RecBole does (evaluation practice of ``RO,RS`` and ``TO,RS``): of n interactions a later
+part takes floor(ratio * n) and train takes the rest; then, from the last part to the first, a part that would be empty
+although 0 < ratio * n < 1 takes one interaction from train, as long as train has more than one. So every user keeps at
+least one training interaction.
 
 Random draws are hashes of (seed, user, item): no draw depends on the number of rows or their order, so that taking rows
-away leaves all other users' assignment as it was, and moves the user's own by at most the rounding. Positives and labelled
-negatives are split apart, by the same rule.
+away leaves all other users' assignment as it was, and moves the user's own by at most the rounding. Positives and
+labelled negatives are split apart, by the same rule.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from graphrec.datasets.cuts import Parts, cut_by_group, draws, hashes, ranks, times_of, user_groups
 from graphrec.datasets.dataset import Note, RecDataset, edge_type_name
-from graphrec.datasets.fingerprint import fingerprint
-from graphrec.datasets.tables import PART_NAMES, PARTS, EdgeTable, stable_order
-from graphrec.errors import InputError, MissingFileError, unknown
+from graphrec.datasets.tables import PART_NAMES, PARTS, EdgeTable
+from graphrec.errors import InputError, unknown
 
 TRAIN, VALID, TEST = PARTS["train"], PARTS["valid"], PARTS["test"]
-SPLIT_FORMAT = 1
-Parts = NDArray[np.int8]
 
 
 def _check_ratios(ratios: Sequence[float], what: str) -> None:
@@ -57,7 +49,7 @@ class Split:
 
     name: ClassVar[str] = ""
 
-    def assign(self, table: EdgeTable, num_users: int, num_items: int) -> Parts:
+    def assign(self, table: EdgeTable) -> Parts:
         """The part of each row of a table sorted by (user, item), (E,) int8."""
         raise NotImplementedError
 
@@ -91,9 +83,9 @@ class RandomSplit(Split):
     def __post_init__(self) -> None:
         object.__setattr__(self, "ratios", _three(self.ratios, self.name))
 
-    def assign(self, table: EdgeTable, num_users: int, num_items: int) -> Parts:
+    def assign(self, table: EdgeTable) -> Parts:
         """Each user's interactions in the order of their hashes, cut by the ratios."""
-        return _cut_by_group(_user_groups(table), _draws(self.seed, table), self.ratios)
+        return cut_by_group(user_groups(table), draws(self.seed, table), self.ratios)
 
     def numbers(self) -> tuple[object, ...]:
         """The ratios."""
@@ -118,10 +110,10 @@ class RandomPairs(Split):
     def __post_init__(self) -> None:
         object.__setattr__(self, "ratios", _three(self.ratios, self.name))
 
-    def assign(self, table: EdgeTable, num_users: int, num_items: int) -> Parts:
+    def assign(self, table: EdgeTable) -> Parts:
         """All rows in the order of their hashes, cut by the ratios."""
         group = np.zeros(len(table), np.int64)
-        return _cut_by_group(group, _draws(self.seed, table), self.ratios)
+        return cut_by_group(group, draws(self.seed, table), self.ratios)
 
     def numbers(self) -> tuple[object, ...]:
         """The ratios."""
@@ -142,9 +134,9 @@ class TimeSplit(Split):
     def __post_init__(self) -> None:
         object.__setattr__(self, "ratios", _three(self.ratios, self.name))
 
-    def assign(self, table: EdgeTable, num_users: int, num_items: int) -> Parts:
+    def assign(self, table: EdgeTable) -> Parts:
         """Each user's interactions in the order of their times, cut by the ratios."""
-        return _cut_by_group(_user_groups(table), _times(table, self.name), self.ratios)
+        return cut_by_group(user_groups(table), times_of(table, self.name), self.ratios)
 
     def numbers(self) -> tuple[object, ...]:
         """The ratios."""
@@ -178,19 +170,19 @@ class GlobalTimeSplit(Split):
         """Where valid and test begin."""
         if self.at:
             return self.at[0], self.at[-1]
-        times = np.sort(_times(table, self.name))
+        times = np.sort(times_of(table, self.name))
         edges = [min(int(np.floor(share * len(times) + 1e-9)), len(times) - 1) for share in np.cumsum(self.ratios[:2])]
         if not len(times):
             return 0.0, 0.0
         first, second = times[edges[0]], times[edges[1]]
         return first, (np.inf if self.ratios[2] == 0 else second)
 
-    def assign(self, table: EdgeTable, num_users: int, num_items: int) -> Parts:
+    def assign(self, table: EdgeTable) -> Parts:
         """By comparing each time with the two moments."""
         return self._at(table, *self.moments(table))
 
     def _at(self, table: EdgeTable, first: float, second: float) -> Parts:
-        times = _times(table, self.name)
+        times = times_of(table, self.name)
         return ((times >= first).astype(np.int8) + (times >= second)).astype(np.int8)
 
     def others(self, tables: Mapping[str, EdgeTable], assigned: EdgeTable) -> dict[str, Parts]:
@@ -205,7 +197,8 @@ class GlobalTimeSplit(Split):
 
 @dataclass(frozen=True)
 class LeaveOneOut(Split):
-    """Per user, the last interaction is test and the one before valid; somebody with two has no valid, with one only train.
+    """Per user, the last interaction is test and the one before valid; somebody with two has no valid, with one only
+    train.
 
     Attributes:
         by: ``time``, or ``random`` for random ones.
@@ -220,11 +213,11 @@ class LeaveOneOut(Split):
         if self.by not in ("time", "random"):
             raise unknown("order of leave_one_out", str(self.by), ("time", "random"))
 
-    def assign(self, table: EdgeTable, num_users: int, num_items: int) -> Parts:
+    def assign(self, table: EdgeTable) -> Parts:
         """The last ones of each user in the order of time or of the hashes."""
-        keys = _times(table, self.name) if self.by == "time" else _draws(self.seed, table)
-        group = _user_groups(table)
-        order, place, count = _ranks(group, keys)
+        keys = times_of(table, self.name) if self.by == "time" else draws(self.seed, table)
+        group = user_groups(table)
+        order, place, count = ranks(group, keys)
         from_end = count - place
         parts = np.zeros(len(table), np.int8)
         parts[order[(from_end == 1) & (count > 1)]] = TEST
@@ -253,14 +246,14 @@ class _ColdSplit(Split):
         codes = table.source if self.side == "user" else table.target
         size = int(codes.max()) + 1 if len(codes) else 0
         active = np.flatnonzero(np.bincount(codes, minlength=size))
-        order = np.argsort(_hash(self.seed, self.name, active), kind="stable")
+        order = np.argsort(hashes(self.seed, self.name, active), kind="stable")
         num_test, num_valid = int(self.test * len(active) + 1e-9), int(self.valid * len(active) + 1e-9)
         parts = np.zeros(size, np.int8)
         parts[active[order[:num_test]]] = TEST
         parts[active[order[num_test : num_test + num_valid]]] = VALID
         return parts
 
-    def assign(self, table: EdgeTable, num_users: int, num_items: int) -> Parts:
+    def assign(self, table: EdgeTable) -> Parts:
         """The part of each row's node."""
         return self.nodes(table)[table.source if self.side == "user" else table.target]
 
@@ -323,7 +316,7 @@ class FixedSplit(Split):
         if self.valid not in ("keep", "train"):
             raise unknown("treatment of the valid part", str(self.valid), ("keep", "train"))
 
-    def assign(self, table: EdgeTable, num_users: int, num_items: int) -> Parts:
+    def assign(self, table: EdgeTable) -> Parts:
         """The table's own parts."""
         parts = _own_parts(table, self.name)
         return np.where(parts == VALID, TRAIN, parts).astype(np.int8) if self.valid == "train" else parts.copy()
@@ -335,7 +328,8 @@ class FixedSplit(Split):
 
 @dataclass(frozen=True)
 class HoldOutValid(Split):
-    """A fraction of each user's training interactions becomes valid; test stays. A valid part that was there is train first.
+    """A fraction of each user's training interactions becomes valid; test stays. A valid part that was there is train
+    first.
 
     Attributes:
         fraction: of the training interactions.
@@ -349,14 +343,12 @@ class HoldOutValid(Split):
     def __post_init__(self) -> None:
         _check_fraction(self.fraction, self.name)
 
-    def assign(self, table: EdgeTable, num_users: int, num_items: int) -> Parts:
+    def assign(self, table: EdgeTable) -> Parts:
         """Each user's training interactions in the order of their hashes, cut at the fraction."""
         parts = np.zeros(len(table), np.int8) if table.part is None else table.part.copy()
         train = np.flatnonzero(parts != TEST)
         rows = table.select(train)
-        parts[train] = _cut_by_group(
-            _user_groups(rows), _draws(self.seed, rows), (1 - self.fraction, self.fraction, 0.0)
-        )
+        parts[train] = cut_by_group(user_groups(rows), draws(self.seed, rows), (1 - self.fraction, self.fraction, 0.0))
         return parts
 
     def numbers(self) -> tuple[object, ...]:
@@ -368,7 +360,15 @@ SPLITS: Mapping[str, type[Split]] = MappingProxyType(
     {
         kind.name: kind
         for kind in (
-            RandomSplit, RandomPairs, TimeSplit, GlobalTimeSplit, LeaveOneOut, ColdItems, ColdUsers, FixedSplit, HoldOutValid,
+            RandomSplit,
+            RandomPairs,
+            TimeSplit,
+            GlobalTimeSplit,
+            LeaveOneOut,
+            ColdItems,
+            ColdUsers,
+            FixedSplit,
+            HoldOutValid,
         )
     }
 )
@@ -379,8 +379,8 @@ def parse_split(spec: str | Split, seed: int | None = None) -> Split:
 
     ``random:.8,.1,.1`` · ``random_pairs:.6,.2,.2`` · ``time:.8,.1,.1`` · ``global_time:.8,.1,.1`` or
     ``global_time:FIRST,SECOND`` · ``leave_one_out`` · ``leave_one_out:random`` · ``cold_items:.1`` (or valid and test:
-    ``cold_items:.05,.1``) · ``cold_users:.1`` · ``fixed`` · ``fixed:valid=train`` · ``valid:.1``; each may be followed by
-    ``;seed=N``.
+    ``cold_items:.05,.1``) · ``cold_users:.1`` · ``fixed`` · ``fixed:valid=train`` · ``valid:.1``; each may be followed
+    by ``;seed=N``.
 
     Raises:
         InputError: an unknown name, or numbers that make no sense.
@@ -403,7 +403,9 @@ def parse_split(spec: str | Split, seed: int | None = None) -> Split:
 
 
 def _with_seed(split: Split, seed: int) -> Split:
-    return replace(split, seed=seed) if any(entry.name == "seed" for entry in fields(split)) else split  # type: ignore[call-arg]
+    if not any(entry.name == "seed" for entry in fields(split)):
+        return split
+    return replace(split, **{"seed": seed})
 
 
 def _from_words(kind: type[Split], words: list[str], spec: str) -> Split:
@@ -428,7 +430,7 @@ def _from_words(kind: type[Split], words: list[str], spec: str) -> Split:
     if kind in (ColdItems, ColdUsers):
         if len(values) > 2:
             raise InputError(f"split {spec!r}: expected the fraction for test, or those for valid and test.")
-        return kind(values[-1], values[0] if len(values) == 2 else 0.0)  # type: ignore[call-arg]
+        return kind(values[-1], values[0] if len(values) == 2 else 0.0)
     if kind is HoldOutValid:
         if len(values) != 1:
             raise InputError(f"split {spec!r}: expected one fraction.")
@@ -451,80 +453,10 @@ def _short(value: object) -> str:
     return str(value) if isinstance(value, str) else f"{value:.12g}"
 
 
-def _user_groups(table: EdgeTable) -> NDArray[np.int64]:
-    """One group for each user's positives and one for the labelled negatives."""
-    users = table.source.astype(np.int64)
-    return users if table.label is None else users * 2 + (table.label == 0)
-
-
-def _hash(seed: int, purpose: str, *keys: NDArray[np.integer]) -> NDArray[np.int64]:
-    import torch
-
-    from graphrec import randomness
-
-    tensors = [torch.from_numpy(np.ascontiguousarray(key, dtype=np.int64)) for key in keys]
-    # Forty bits leave room for the user's code in one 64-bit sort key; equal draws of a user go by item.
-    return randomness.hash_integers(randomness.derive(seed, f"split/{purpose}"), 2**40, *tensors).numpy()
-
-
-def _draws(seed: int, table: EdgeTable) -> NDArray[np.int64]:
-    return _hash(seed, "pairs", table.source, table.target)
-
-
-def _times(table: EdgeTable, what: str) -> NDArray[np.generic]:
-    if table.time is None:
-        raise InputError(f"split {what!r} needs a time for each interaction (Builder.interactions(time=…)).")
-    if np.issubdtype(table.time.dtype, np.floating) and np.isnan(table.time).any():
-        raise InputError(f"split {what!r}: {int(np.isnan(table.time).sum())} interactions have no time.")
-    return table.time
-
-
 def _own_parts(table: EdgeTable, what: str) -> Parts:
     if table.part is None:
         raise InputError(f"split {what!r}: the data came without parts. Choose another split, such as random:.8,.1,.1.")
     return table.part
-
-
-def _ranks(
-    group: NDArray[np.int64], keys: NDArray[np.generic]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Rows by group and key: their order, and, in that order, the place within the group and the group's size."""
-    if len(keys) and np.issubdtype(keys.dtype, np.integer) and int(keys.max()) - int(keys.min()) < 2**63:
-        order = stable_order([group, keys - keys.min()])
-    else:
-        order = np.lexsort((keys, group))
-    grouped = group[order]
-    start = np.flatnonzero(np.concatenate([[True], grouped[1:] != grouped[:-1]])) if len(order) else np.zeros(0, np.int64)
-    sizes = np.diff(np.append(start, len(order)))
-    return order, np.arange(len(order)) - np.repeat(start, sizes), np.repeat(sizes, sizes)
-
-
-def part_sizes(counts: NDArray[np.int64], ratios: Sequence[float]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many of n interactions are train and valid (the rest is test), by the rounding stated above.
-
-    Args:
-        counts: (G,) n of each group.
-        ratios: of train, valid, test.
-
-    Returns:
-        train (G,), valid (G,).
-    """
-    # The small number makes .1 * 30 whole although its float is not quite.
-    wanted = [ratio * counts + 1e-9 for ratio in ratios]
-    valid, test = np.floor(wanted[1]).astype(np.int64), np.floor(wanted[2]).astype(np.int64)
-    train = counts - valid - test
-    lacks = (test == 0) & (ratios[2] > 0) & (train > 1)
-    test, train = test + lacks, train - lacks
-    lacks = (valid == 0) & (ratios[1] > 0) & (train > 1)
-    return train - lacks, valid + lacks
-
-
-def _cut_by_group(group: NDArray[np.int64], keys: NDArray[np.generic], ratios: Sequence[float]) -> Parts:
-    order, place, count = _ranks(group, keys)
-    train, valid = part_sizes(count, ratios)
-    parts = np.empty(len(group), np.int8)
-    parts[order] = (place >= train).astype(np.int8) + (place >= train + valid)
-    return parts
 
 
 def _once(table: EdgeTable) -> tuple[EdgeTable, int]:
@@ -543,7 +475,7 @@ def apply_split(data: RecDataset, spec: str | Split, *, seed: int | None = None)
     table, doubled = data.tables[data.target], 0
     if not isinstance(split, (FixedSplit, HoldOutValid)):
         table, doubled = _once(table)
-    parts = split.assign(table, data.num_users, data.num_items)
+    parts = split.assign(table)
     subject = edge_type_name(data.target)
     notes = [Note("removed", subject, doubled, "the pair stood in several parts, kept once")] if doubled else []
     new = table.replaced(part=parts)
@@ -571,118 +503,3 @@ def apply_split(data: RecDataset, spec: str | Split, *, seed: int | None = None)
         if cold:
             notes.append(Note("kept", node_type, cold, "cold: valid or test interactions but none in train"))
     return data.changed(notes, tables=tables)
-
-
-def _digest(parts: Mapping[str, tuple[NDArray[np.int64], Parts]]) -> str:
-    import hashlib
-
-    digest = hashlib.sha256(b"graphrec split 1\n")
-    for name in sorted(parts):
-        digest.update(f"{name}\n".encode())
-        digest.update(parts[name][0].astype("<i8").tobytes())
-        digest.update(parts[name][1].tobytes())
-    return digest.hexdigest()
-
-
-def split_hash(data: RecDataset) -> str:
-    """sha256 over the edge ids and their parts: names a split of one dataset."""
-    return _digest(_assignments(data))
-
-
-def _assignments(data: RecDataset) -> dict[str, tuple[NDArray[np.int64], Parts]]:
-    return {
-        edge_type_name(edge_type): (table.edge_id, table.part)
-        for edge_type, table in data.tables.items()
-        if table.part is not None
-    }
-
-
-def save_split(data: RecDataset, path: str | os.PathLike[str]) -> Path:
-    """Write the parts of a dataset to a parquet file, with a JSON file beside it that names the data and the hash.
-
-    Args:
-        data: a dataset with parts.
-        path: of the parquet file; the JSON file has the same name with ``.json``.
-
-    Returns:
-        The path of the JSON file.
-    """
-    assigned = _assignments(data)
-    if edge_type_name(data.target) not in assigned:
-        raise InputError(f"{data.name} has no parts to save. Split it first, for instance with split('random:.8,.1,.1').")
-    path = Path(path)
-    columns = {
-        "edge_type": pa.array(np.repeat(list(assigned), [len(ids) for ids, _ in assigned.values()])).dictionary_encode(),
-        "edge_id": np.concatenate([ids for ids, _ in assigned.values()]),
-        "part": np.concatenate([parts for _, parts in assigned.values()]),
-    }
-    described = {
-        "format": SPLIT_FORMAT,
-        "dataset": data.name,
-        "fingerprint": fingerprint(data, parts=False),
-        "hash": _digest(assigned),
-        "target": list(data.target),
-        "counts": data.part_counts(),
-        "notes": [asdict(note) for note in data.notes if note.action == "split"],
-    }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, lambda target: pq.write_table(pa.table(columns), target))
-        beside = path.with_suffix(".json")
-        _replace(beside, lambda target: target.write_text(json.dumps(described, indent=1) + "\n"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
-    return beside
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside its place, then put it there in one step."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def load_split(data: RecDataset, path: str | os.PathLike[str]) -> RecDataset:
-    """The dataset with the parts of a saved split.
-
-    Raises:
-        InputError: the files are damaged, or the split is of another version of the data.
-    """
-    path = Path(path)
-    path = path.with_suffix(".parquet") if path.suffix == ".json" else path
-    beside = path.with_suffix(".json")
-    for needed in (path, beside):
-        if not needed.is_file():
-            raise MissingFileError(f"{needed} is not there; a split is a parquet and a JSON file of the same name.")
-    try:
-        described = json.loads(beside.read_text())
-        rows = pq.read_table(path)
-        names = rows["edge_type"].cast(pa.string()).to_numpy()
-        ids, parts = rows["edge_id"].to_numpy(), rows["part"].to_numpy().astype(np.int8)
-        wanted, found_hash = described["fingerprint"], described["hash"]
-        version = described["format"]
-    except (ValueError, KeyError, TypeError, OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: no readable split ({str(error).splitlines()[0] if str(error) else error!r}).") from error
-    if version != SPLIT_FORMAT:
-        raise InputError(f"{beside}: format {version}; this version of graphrec reads {SPLIT_FORMAT}.")
-    assigned = {str(name): (ids[names == name], parts[names == name]) for name in np.unique(names)}
-    if _digest(assigned) != found_hash:
-        raise InputError(f"{path} was changed after it was written: its hash is not that of {beside}.")
-    tables = dict(data.tables)
-    for name, (edge_id, part) in assigned.items():
-        known = {edge_type_name(edge_type): table for edge_type, table in data.tables.items()}
-        table = known.get(name)
-        # A split may have left out rows (a pair kept once), never have more.
-        if table is not None and np.isin(edge_id, table.edge_id, assume_unique=True).all():
-            tables[table.edge_type] = table.select(table.positions(edge_id)).replaced(part=part)
-    loaded = data.changed(tables=tables)
-    if fingerprint(loaded, parts=False) != wanted:
-        raise InputError(
-            f"{path} is a split of another version of {described.get('dataset', 'the data')!r}: it was made for "
-            f"fingerprint {wanted[:12]}…, the data has {fingerprint(data, parts=False)[:12]}…."
-        )
-    count = len(loaded.tables[data.target])
-    return loaded.changed([Note("split", edge_type_name(data.target), count, f"read, {found_hash[:12]}")])

@@ -45,8 +45,8 @@ class EdgeTable:
         edge_type: (source node type, name, target node type).
         columns: always ``source``, ``target`` (int32 codes) and ``edge_id`` (int64); where present ``relation`` (int32
             into the dataset's relations), ``user`` (int32, who assigned a tag), ``origin`` (int32 into the dataset's
-            origins), ``part`` (int8), ``label`` (int8), ``rating``, ``weight`` (float32) and ``time`` (int64 or float64).
-            All read-only.
+            origins), ``part`` (int8), ``label`` (int8), ``rating``, ``weight`` (float32) and ``time`` (int64 or
+            float64). All read-only.
     """
 
     edge_type: EdgeType
@@ -263,9 +263,9 @@ def canonical(
 ) -> Merged:
     """Sort rows into canonical order, merge duplicates within each part, and number the edges.
 
-    Rows are duplicates when source, target, relation (of triples), user (of tags) and part agree. ``first`` and ``last``
-    keep the row that comes first or last in time, then in the input. ``sum`` adds the weights (1 where none were given) of
-    the rows with the largest label, and takes the other columns from the last row.
+    Rows are duplicates when source, target, relation (of triples), user (of tags) and part agree. ``first`` and
+    ``last`` keep the row that comes first or last in time, then in the input. ``sum`` adds the weights (1 where none
+    were given) of the rows with the largest label, and takes the other columns from the last row.
 
     Args:
         edge_type: the edge type of the table.

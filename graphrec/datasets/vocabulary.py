@@ -45,8 +45,7 @@ class Vocabulary:
                 return cls(np.empty(0, np.int64), kind)
             return cls(parts[0] if len(parts) == 1 else _distinct(np.concatenate(parts)), kind)
         chunks = [
-            column.strings if column.strings is not None else _as_strings(_distinct(column.ints))
-            for column in columns
+            column.strings if column.strings is not None else _as_strings(_distinct(column.ints)) for column in columns
         ]
         distinct = pc.unique(pa.chunked_array(chunks, type=pa.large_string()))
         return cls(distinct.take(pc.array_sort_indices(distinct)), kind)
@@ -84,11 +83,7 @@ class Vocabulary:
         return len(self._ints) if self._ints is not None else len(self._strings)  # type: ignore[arg-type]
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Vocabulary)
-            and self.numeric == other.numeric
-            and bool(self.arrow.equals(other.arrow))
-        )
+        return isinstance(other, Vocabulary) and self.numeric == other.numeric and bool(self.arrow.equals(other.arrow))
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -160,7 +155,7 @@ class Vocabulary:
             return np.full(len(ids), -1, np.int32)
         lookup = self._lookup
         if lookup is not None:
-            if len(ids) and 0 <= ids.min() and ids.max() < len(lookup):
+            if len(ids) and ids.min() >= 0 and ids.max() < len(lookup):
                 return lookup[ids]
             inside = (ids >= 0) & (ids < len(lookup))
             return np.where(inside, lookup[np.where(inside, ids, 0)], -1).astype(np.int32)

@@ -94,15 +94,22 @@ def test_the_order_of_rows_does_not_matter(rows: list[tuple[int, ...]], random: 
 
 def test_an_error_on_duplicates_names_both_rows() -> None:
     with pytest.raises(InputError, match=r"user 7 and item 'b' occur twice \(.*row 0.*row 2\)"):
-        Builder().interactions(
-            {"user": [7, 7, 7], "item": ["b", "a", "b"]}, duplicates="error"
-        ).build()
+        Builder().interactions({"user": [7, 7, 7], "item": ["b", "a", "b"]}, duplicates="error").build()
 
 
 @pytest.mark.parametrize("make", [dict, pd.DataFrame, pl.DataFrame, pa.table, lambda c: pa.table(c).to_batches()[0]])
 def test_every_kind_of_frame_is_taken(make: Any) -> None:
-    data = Builder().interactions(make({"user": ["a", "b"], "item": [3, 1], "other": [object, object]} if make is dict
-                                       else {"user": ["a", "b"], "item": [3, 1]})).build()
+    data = (
+        Builder()
+        .interactions(
+            make(
+                {"user": ["a", "b"], "item": [3, 1], "other": [object, object]}
+                if make is dict
+                else {"user": ["a", "b"], "item": [3, 1]}
+            )
+        )
+        .build()
+    )
     assert data.vocabularies["item"].raw.tolist() == [1, 3]
     assert data.tables[T].target.tolist() == [1, 0]
 
@@ -125,7 +132,7 @@ def test_behaviours_become_edge_types() -> None:
         Builder().interactions(rows, behaviour="what").build()
     with pytest.raises(InputError, match="Did you mean 'buys'"):
         Builder().interactions(rows, behaviour="what").target("buy").build()
-    with pytest.raises(InputError, match="is no column. Did you mean 'what'"):
+    with pytest.raises(InputError, match=r"is no column. Did you mean 'what'"):
         Builder().interactions(rows, behaviour="whta")
 
 
@@ -188,7 +195,9 @@ def kg() -> RecDataset:
         {"h": ["m.1", "m.2", "m.3", "m.1"], "r": ["x", "y", "x", "x"], "t": ["m.2", "m.4", "m.1", "m.2"]},
         head="h", relation="r", tail="t",
     )  # fmt: skip
-    builder.triples({"sku": ["c"], "brand": ["acme"]}, head=("item", "sku"), relation="made_by", tail=("entity", "brand"))
+    builder.triples(
+        {"sku": ["c"], "brand": ["acme"]}, head=("item", "sku"), relation="made_by", tail=("entity", "brand")
+    )
     builder.same(["m.1", "m.2"], ["a", "b"])
     builder.names("entity", ["m.1", "m.3"], ["item too", "three"]).kinds("entity", ["acme"], ["brand"])
     builder.features("entity", ["m.2", "m.4"], np.array([[1.0], [2.0]]), name="size")

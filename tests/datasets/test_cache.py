@@ -21,7 +21,9 @@ def rich() -> RecDataset:
     rows = {"user": generator.integers(0, 500, 4000), "item": [f"i{k}" for k in generator.integers(0, 900, 4000)],
             "t": generator.random(4000), "r": generator.integers(1, 6, 4000)}  # fmt: skip
     builder.interactions(rows, time="t", rating="r")
-    builder.triples({"head": ["i1", "i2"], "relation": ["é", "r"], "tail": ["x", "y"]}, head=("item", "head"), source="wiki")
+    builder.triples(
+        {"head": ["i1", "i2"], "relation": ["é", "r"], "tail": ["x", "y"]}, head=("item", "head"), source="wiki"
+    )
     builder.tags({"item": ["i1"], "tag": ["fun"], "user": [3]}, user="user")
     builder.names("item", ["i1"], ["Éclair"]).texts("item", ["i2"], ["long"]).kinds("entity", ["x"], ["brand"])
     builder.features("item", ["i1", "i2"], np.ones((2, 64), np.float32), name="image")

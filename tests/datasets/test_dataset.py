@@ -39,7 +39,7 @@ def test_parts_pairs_and_labels() -> None:
     assert pairs.indptr.tolist() == [0, 1, 2, 3] and pairs.items.tolist() == [0, 0, 1]
     assert pairs.users.tolist() == [0, 1, 2] and pairs.edge_id.tolist() == [0, 3, 5]
     assert data.pairs("train+valid").items.tolist() == [0, 0, 3, 1]
-    with pytest.raises(InputError, match="unknown part 'trian'. Did you mean 'train'"):
+    with pytest.raises(InputError, match=r"unknown part 'trian'. Did you mean 'train'"):
         data.pairs("trian")
 
 
@@ -122,7 +122,12 @@ def test_without_an_edge_that_is_not_there(edges: Any) -> None:
 
 def test_rows_of_merged_edges() -> None:
     rows = {"user": [2, 1, 2, 2], "item": [1, 1, 1, 2], "w": [1, 2, 3, 4]}
-    data = Builder().interactions(rows, weight="w", duplicates="sum").interactions(rows, weight="w", duplicates="sum").build()
+    data = (
+        Builder()
+        .interactions(rows, weight="w", duplicates="sum")
+        .interactions(rows, weight="w", duplicates="sum")
+        .build()
+    )
     assert data.tables[T].weight.tolist() == [4, 8, 8]
     assert data.rows(T, 0).tolist() == [1, 5]
     assert data.rows(T, 1).tolist() == [0, 2, 4, 6]
