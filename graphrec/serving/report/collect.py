@@ -32,10 +32,10 @@ def graph_statistics(data: RecDataset, part: str = "train") -> GraphStatistics:
     graph = data.graph(part=part)
     order = sorted(graph.edge_types, key=lambda edge_type: edge_type != data.target)
     edges = []
-    for edge_type in order:
-        pairs = int(graph[edge_type[0]].num_nodes) * int(graph[edge_type[2]].num_nodes)
-        size = int(graph[edge_type].edge_index.shape[1])
-        edges.append(EdgeCount(*edge_type, edges=size, density=size / pairs if pairs else 0.0))
+    for source, name, target in order:
+        pairs = int(graph[source].num_nodes) * int(graph[target].num_nodes)
+        size = int(graph[source, name, target].edge_index.shape[1])
+        edges.append(EdgeCount(source, name, target, size, size / pairs if pairs else 0.0))
     users, items = graph[data.target].edge_index
     degrees = {
         f"{data.target[0]}s": torch.bincount(users, minlength=data.num_users).numpy(),
@@ -66,8 +66,8 @@ def examples_of(data: RecDataset, evaluation: Evaluation, count: int = 4, k: int
     if not len(users) or count < 1:
         return []
     hits = evaluation.hits.cpu().numpy()
-    order = np.lexsort((users, -hits.sum(axis=1)))
-    chosen = order[np.unique(np.linspace(len(order) * 0.05, len(order) * 0.75, count).astype(int))]
+    order = np.lexsort((users, -hits[:, :k].sum(axis=1)))
+    chosen = order[np.unique(np.linspace(len(order) * 0.02, len(order) * 0.6, count).astype(int))]
     table = data.interactions("train")
     result = []
     for row in chosen.tolist():
@@ -158,7 +158,7 @@ def report_parts(
         metrics={key: metrics[key] for key in sorted(metrics, key=_first_metrics)},
         intervals={key: bootstrap_interval(values) for key, values in drawn.items()},
         baselines=baselines or {},
-        history=run.history.to_dict("records"),
+        history=[{str(key): value for key, value in row.items()} for row in run.history.to_dict("records")],
         per_user=drawn,
         graph=graph_statistics(data),
         popularity=_popularity(data, evaluation),

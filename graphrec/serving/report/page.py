@@ -15,7 +15,8 @@ from graphrec.serving.report.parts import Entry, Example, GraphStatistics, Popul
 
 # Nothing but the page's own style: even a name that slipped through unescaped could not fetch or run anything.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-_LOWER_IS_BETTER = ("gini", "arp")
+_LOWER_IS_BETTER = ("gini",)
+_NEITHER_IS_BETTER = ("arp",)
 _MAX_METRICS = 14
 _MAX_LINES = 4
 
@@ -146,9 +147,13 @@ def _results(parts: ReportParts) -> str:
         cells = []
         for n, value in enumerate(values.values()):
             interval = parts.intervals.get(key)
-            span = f"<small>{svg.number(interval[0])}–{svg.number(interval[1])}</small>" if n == 0 and interval else ""
+            span = (
+                f"<small>{svg.number(interval[0])}–<wbr>{svg.number(interval[1])}</small>"
+                if n == 0 and interval
+                else ""
+            )
             classes = "number" + (" own" if n == 0 else "")
-            classes += " best" if len(known) > 1 and value == best else ""
+            classes += " best" if len(known) > 1 and value == best and not key.startswith(_NEITHER_IS_BETTER) else ""
             cells.append(f'<td class="{classes}">{svg.number(value)}{span}</td>')
         arrow = " <span aria-label='lower is better'>↓</span>" if lower else ""
         rows.append(f'<tr><th scope="row">{escape(_metric_name(key))}{arrow}</th>{"".join(cells)}</tr>')
@@ -166,11 +171,13 @@ def _results(parts: ReportParts) -> str:
         told.append(f"{left} more in metrics.json")
     caption = "; ".join(told)
     caption = caption[:1].upper() + caption[1:] + "." if caption else ""
+    about = f'<p class="soft" id="about-results">{caption}</p>' if caption else ""
     table = (
-        f"<table><caption>{caption}</caption><thead><tr><th scope='col'>Metric</th>{head}</tr></thead>"
+        '<table class="results" aria-describedby="about-results">'
+        f'<thead><tr><th scope="col">Metric</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
     )
-    return _section("Results on the test part", f'<div class="card">{_scroll("Results", table)}</div>')
+    return _section("Results on the test part", f'<div class="card">{about}{_scroll("Results", table)}</div>')
 
 
 _SIDE_COLUMNS = ("epoch", "seconds", "memory", "peak_memory", "lr", "step", "eta")
@@ -281,11 +288,9 @@ def _graph(graph: GraphStatistics | None) -> str:
         '<th scope="col">Type</th><th scope="col" class="number">Edges</th><th scope="col" class="number">Density</th>'
         f"</tr></thead><tbody>{edges}</tbody></table>"
     )
-    chart = svg.degree_chart(
-        "Degree distribution", graph.degrees, "training interactions", "share with at least as many"
-    )
+    chart = svg.degree_chart("Degree distribution", graph.degrees, "training interactions", "share of nodes")
     figure = _figure(
-        chart, "<b>Degrees</b>: share of nodes with at least a number of training interactions, both axes logarithmic."
+        chart, "<b>Degrees</b>: share of nodes with at least so many training interactions, both axes logarithmic."
     )
     tables = f'<div class="card">{node_table}<br>{edge_table if graph.edges else ""}</div>'
     return _section("The training graph", f'<div class="row">{tables}{figure}</div>')
@@ -342,15 +347,12 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _settings(caption: str, settings: Mapping[str, Any]) -> str:
+    flat = {key: value for key, value in flatten(settings).items() if value}
     rows = "".join(
-        f'<tr><th scope="row">{escape(key)}</th><td>{escape(value)}</td></tr>'
-        for key, value in flatten(settings).items()
+        f'<tr><th scope="row">{escape(key)}</th><td>{escape(value)}</td></tr>' for key, value in flat.items()
     )
-    return (
-        f'<div class="card"><table class="settings"><caption>{escape(caption)}</caption><tbody>{rows}</tbody></table></div>'
-        if rows
-        else ""
-    )
+    table = f'<table class="settings"><caption>{escape(caption)}</caption><tbody>{rows}</tbody></table>'
+    return f'<div class="card">{table}</div>' if rows else ""
 
 
 def _again(parts: ReportParts) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WIDTH, HEIGHT = 420, 262
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 12, 46
 _MARKS = ("circle", "square", "diamond", "triangle")
 
 
@@ -101,7 +101,7 @@ def _frame(x: _Axis, y: _Axis, x_label: str, y_label: str) -> list[str]:
     parts.append(f'<text class="label" x="{_p(middle)}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>')
     centre = (_TOP + bottom) / 2
     parts.append(
-        f'<text class="label" transform="translate(12 {_p(centre)}) rotate(-90)" text-anchor="middle">'
+        f'<text class="label" transform="translate(13 {_p(centre)}) rotate(-90)" text-anchor="middle">'
         f"{escape(y_label)}</text>"
     )
     return parts
@@ -128,6 +128,7 @@ def _mark(series: int, x: float, y: float, size: float, title: str = "") -> str:
     kind = _MARKS[series % 4]
     if kind == "circle":
         return f'<circle cx="{_p(x)}" cy="{_p(y)}" r="{size}">{inner}</circle>'
+    shape: list[tuple[float, float]]
     if kind == "square":
         shape = [(-1, -1), (1, -1), (1, 1), (-1, 1)]
     elif kind == "diamond":
@@ -148,11 +149,11 @@ def line_chart(title: str, series: Sequence[Series], x_label: str, y_label: str,
         y_label: of the vertical axis.
         marked: a place on the horizontal axis to mark with a vertical line (the best epoch).
     """
-    finite = [
-        Series(s.name, *zip(*points, strict=True))
-        for s in series
-        if (points := [(a, b) for a, b in zip(s.x, s.y, strict=True) if math.isfinite(a) and math.isfinite(b)])
-    ]
+    finite = []
+    for line in series:
+        pairs = [(a, b) for a, b in zip(line.x, line.y, strict=True) if math.isfinite(a) and math.isfinite(b)]
+        if pairs:
+            finite.append(Series(line.name, [a for a, _ in pairs], [b for _, b in pairs]))
     if not finite:
         return ""
     low_x, high_x = min(min(s.x) for s in finite), max(max(s.x) for s in finite)
@@ -170,20 +171,15 @@ def line_chart(title: str, series: Sequence[Series], x_label: str, y_label: str,
         parts.append(f'<line class="mark" x1="{at}" x2="{at}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/>')
     for n, line in enumerate(finite):
         places = [(x.place(a), y.place(b)) for a, b in zip(line.x, line.y, strict=True)]
-        points = " ".join(f"{_p(a)},{_p(b)}" for a, b in places)
-        parts.append(f'<polyline class="s{n % 4} line" points="{points}"/>')
+        path = " ".join(f"{_p(a)},{_p(b)}" for a, b in places)
+        parts.append(f'<polyline class="s{n % 4} line" points="{path}"/>')
         every = max(1, math.ceil(len(places) / 40))
-        shown = sorted({*range(0, len(places), every), len(places) - 1})
-        marks = "".join(
-            _mark(
-                n,
-                *places[i],
-                2.6 if len(places) > 15 else 3.4,
-                f"{line.name}, {x_label} {number(line.x[i])}: {number(line.y[i])}",
-            )
-            for i in shown
-        )
-        parts.append(f'<g class="s{n % 4} fill">{marks}</g>')
+        size = 2.6 if len(places) > 15 else 3.4
+        marks = []
+        for i in sorted({*range(0, len(places), every), len(places) - 1}):
+            told = f"{line.name}, {x_label} {number(line.x[i])}: {number(line.y[i])}"
+            marks.append(_mark(n, places[i][0], places[i][1], size, told))
+        parts.append(f'<g class="s{n % 4} fill">{"".join(marks)}</g>')
     return _svg(title, parts) + (legend([s.name for s in finite]) if len(finite) > 1 else "")
 
 
