@@ -29,7 +29,7 @@ class Column:
     Attributes:
         name: its name in the header, or the name it gets where there is none.
         kind: ``id`` a whole number from 0; ``token`` the same where all are, else text; ``float``; ``text``.
-        low: the smallest value a float may have.
+        low: the smallest value a number may have.
         high: the largest.
         optional: whether the header may lack it.
     """
@@ -43,7 +43,7 @@ class Column:
     def fault(self, field: str) -> str | None:
         """What is wrong with a field, None where nothing is."""
         if self.kind == "id":
-            return fault_of_id(field)
+            return fault_of_id(field) or self._outside(int(field.strip(" ")), field)
         if self.kind == "token":
             return None if field.strip() else "an empty id"
         if self.kind == "text":
@@ -54,9 +54,15 @@ class Column:
             return f"{show(field)} is no number" if field.strip() else "an empty field"
         if not np.isfinite(value):
             return f"{show(field)} is not finite"
-        if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
-            return f"{show(field)} is outside the scale {self.low:g} to {self.high:g}"
-        return None
+        return self._outside(value, field)
+
+    def _outside(self, value: float, field: str) -> str | None:
+        low, high = self.low, self.high
+        if (low is None or value >= low) and (high is None or value <= high):
+            return None
+        if low is not None and high is not None:
+            return f"{show(field)} is outside the scale {low:g} to {high:g}"
+        return f"{show(field)} is {'below' if high is None else 'above'} {low if high is None else high:g}"
 
 
 _ARROW = {"id": pa.int64(), "token": pa.string(), "float": pa.float64(), "text": pa.string()}
@@ -97,8 +103,9 @@ def table(
     except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowNotImplementedError) as error:
         _locate(layout, data)
         raise InputError(f"{path}: {str(error).splitlines()[0]}") from error
-    if b"0x" in data or b"0X" in data:
-        _locate(layout, data)  # arrow reads 0x1F as a number
+    # Arrow reads 0x1F as a number, and a quotation mark that is left open as if it were closed at the end.
+    if b"0x" in data or b"0X" in data or (quoted and data.count(b'"') % 2):
+        _locate(layout, data)
     if not all(_plausible(column, read.column(column.name)) for column in layout.columns):
         _locate(layout, data)
         raise InputError(f"{path}: a value that is out of range, on a line that could not be told.")
@@ -185,7 +192,8 @@ def _arrow(layout: _Layout, data: bytes) -> pa.Table:
 def _plausible(column: Column, values: pa.ChunkedArray) -> bool:
     """Whether the values of a column that arrow could convert are all allowed."""
     if column.kind == "id":
-        return len(values) == 0 or pc.min(values).as_py() >= 0
+        low, high = max(column.low or 0, 0), 2**63 if column.high is None else column.high
+        return len(values) == 0 or bool(low <= pc.min(values).as_py() and pc.max(values).as_py() <= high)
     if column.kind == "token":
         return not pc.any(pc.equal(pc.utf8_trim_whitespace(values), "")).as_py()
     if column.kind == "float":

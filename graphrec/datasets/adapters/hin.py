@@ -12,6 +12,7 @@ from graphrec.datasets.adapters.common import columns, strings, universe
 from graphrec.datasets.adapters.delimited import Column, table
 from graphrec.datasets.adapters.parsing import Ints, first_line
 from graphrec.datasets.builder import Builder
+from graphrec.errors import MissingFileError
 
 ITEMS = ("business", "movie", "book", "item")
 _NAME = re.compile(r"([a-z]+)_([a-z]+)\.dat")
@@ -22,12 +23,13 @@ def item_word(path: Path) -> str | None:
     """What the items are called in the file names: the W of ``user_W.dat``."""
     if not path.is_dir():
         return None
-    return next((word for word in ITEMS if _LINE.fullmatch(first_line(path / f"user_{word}.dat"))), None)
+    return next((word for word in ITEMS if (path / f"user_{word}.dat").is_file()), None)
 
 
 def recognise(path: Path) -> bool:
     """A folder with ``user_business.dat`` (or movie, book, item) of three numbers a line."""
-    return item_word(path) is not None
+    word = item_word(path)
+    return word is not None and bool(_LINE.fullmatch(first_line(path / f"user_{word}.dat")))
 
 
 def read(path: Path, builder: Builder, *, scale: tuple[float, float] = (1, 5)) -> None:
@@ -38,19 +40,22 @@ def read(path: Path, builder: Builder, *, scale: tuple[float, float] = (1, 5)) -
     ``trusts``; between two items, the links of its name. A weight other than 1 is kept.
     """
     word = item_word(path)
-    assert word is not None
+    if word is None:
+        raise MissingFileError(f"{path} has no user_business.dat. Expected it, or user_{{{','.join(ITEMS[1:])}}}.dat.")
     kinds = {"user": "user", word: "item"}
     ids: dict[str, list[Ints]] = {"user": [], "item": []}
     edges: dict[tuple[str, str], pa.Table] = {}
     for file in sorted(path.glob("*_*.dat")):
         found = _NAME.fullmatch(file.name)
-        if not found or not _LINE.fullmatch(first_line(file)):
+        if not found:
             continue
         pair = found.group(1), found.group(2)
         rated = pair == ("user", word)
         third = Column("weight", "float", *(scale if rated else (0, None)))
-        width = len(first_line(file).split("\t"))
-        edges[pair] = table(file, [Column("source", "id"), Column("target", "id"), third][:width], header=False)
+        asked = [Column("source", "id"), Column("target", "id"), third]
+        if first_line(file).count("\t") == 1:
+            asked.pop()
+        edges[pair] = table(file, asked, header=False)
         for end, name in zip(pair, ("source", "target"), strict=True):
             ids.setdefault(kinds.get(end, end), []).append(edges[pair].column(name).to_numpy())
     for kind in ("user", "item"):

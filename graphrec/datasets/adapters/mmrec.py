@@ -20,6 +20,7 @@ from graphrec.datasets.adapters.delimited import Column, table
 from graphrec.datasets.adapters.lightgcn_names import add_item_table
 from graphrec.datasets.adapters.parsing import first_line
 from graphrec.datasets.builder import Builder
+from graphrec.errors import MissingFileError
 
 PARTS = ("train", "valid", "test")
 
@@ -39,12 +40,13 @@ def recognise(path: Path) -> bool:
 
 def read(path: Path, builder: Builder) -> None:
     """Read interactions with their parts, features, titles, texts and brands (as triples) into ``builder``."""
-    file = inter_file(path)
-    assert file is not None
+    file = inter_file(path) or next(iter(sorted(path.glob("*.inter"))), None)
+    if file is None:
+        raise MissingFileError(f"{path} has no .inter file. Expected one with the columns userID, itemID, x_label.")
     asked = [
         Column("userID", "id"),
         Column("itemID", "id"),
-        Column("x_label", "float", 0, 2),
+        Column("x_label", "id", 0, 2),
         Column("rating", "float", optional=True),
         Column("timestamp", "float", optional=True),
     ]
@@ -57,7 +59,7 @@ def read(path: Path, builder: Builder) -> None:
     all_items = universe(*items)
     builder.nodes("user", universe(rows.column("userID").to_numpy()))
     builder.nodes("item", all_items)
-    words = pa.array(PARTS).take(pa.array(rows.column("x_label").to_numpy().astype(np.int64)))
+    words = pa.array(PARTS).take(rows.column("x_label").combine_chunks())
     if "timestamp" in rows.column_names:
         place = rows.column_names.index("timestamp")
         rows = rows.set_column(place, "timestamp", whole(rows.column("timestamp")))

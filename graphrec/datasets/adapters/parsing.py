@@ -92,7 +92,7 @@ def first_line(path: Path) -> str:
 
 def fault_of_id(token: str) -> str | None:
     """What is wrong with a token that should be an id (a whole number from 0 to 2^63 - 1); None: nothing."""
-    text = token.strip()
+    text = token.strip(" ")
     if _WHOLE.fullmatch(text):
         # Compared by length first: int() of a huge text is slow, and refused above 4,300 digits.
         digits = text.lstrip("0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 
 from graphrec.datasets.adapters.common import one_hot, whole
 from graphrec.datasets.adapters.delimited import Column, table, tokens
-from graphrec.datasets.adapters.parsing import first_line
+from graphrec.datasets.adapters.parsing import first_line, show
 from graphrec.datasets.builder import Builder
 from graphrec.errors import InputError
 
@@ -44,12 +45,13 @@ def read(path: Path, builder: Builder, *, behaviour: str | None = None) -> None:
     """
     inters = _inter_files(path)
     user, item = _id_fields(next(iter(inters.values())))
-    rows = {part: _table(file) for part, file in inters.items()}
     about = {kind: file for kind in ("user", "item", "kg", "link") if (file := _only(path, kind)) is not None}
-    tables = {kind: _table(file) for kind, file in about.items()}
-    users = [read.column(user) for read in rows.values()] + _column(tables.get("user"), user)
-    items = [read.column(item) for read in rows.values()] + _column(tables.get("item"), item)
-    users, items = _unified(users), _unified(items + _column(tables.get("link"), item))
+    rows = {part: _table(file, user, item) for part, file in inters.items()}
+    named = {"user": (user,), "item": (item,), "link": (item, None), "kg": (None, None, None)}
+    tables = {kind: _table(file, *named[kind]) for kind, file in about.items()}
+    users = [read.column(user) for read in rows.values()] + _columns(tables, user, "user")
+    items = [read.column(item) for read in rows.values()] + _columns(tables, item, "item", "link")
+    users, items = _unified(users), _unified(items)
     if "user" in tables:
         builder.nodes("user", users[len(rows)])
         _add_user_fields(builder, users[len(rows)], tables["user"].drop_columns([user]), _fields(about["user"]))
@@ -97,27 +99,42 @@ def _id_fields(path: Path) -> tuple[str, str]:
     return user, item
 
 
-def _table(path: Path) -> pa.Table:
-    """An atomic file with bare field names; single floats as floats, all else as text."""
+def _table(path: Path, *ids: str | None) -> pa.Table:
+    """An atomic file with bare field names; ids first and never empty, single floats as floats, all else as text.
+
+    Args:
+        path: the file.
+        ids: the fields that hold ids; None stands for whichever field is at that place.
+    """
     fields = _fields(path)
     if not fields:
-        raise InputError(f"{path}, line 1: {first_line(path)[:60]!r}. Expected tab-separated field:type.")
-    asked = [Column(f"{name}:{kind}", "float" if kind == "float" else "text") for name, kind in fields.items()]
+        found = show(first_line(path)) if path.stat().st_size else "an empty file"
+        raise InputError(f"{path}, line 1: {found}. Expected a header of tab-separated field:type.")
+    if len(fields) < len(ids) or any(name is not None and name not in fields for name in ids):
+        wanted = ", ".join(name or "another id" for name in ids)
+        raise InputError(f"{path}, line 1: expected the fields {wanted}. Found: {', '.join(fields)}.")
+    free = iter([name for name in fields if name not in ids])
+    first = [name or next(free) for name in ids]
+    asked = [Column(f"{name}:{fields[name]}", "token") for name in first]
+    for name, kind in fields.items():
+        if name not in first:
+            asked.append(Column(f"{name}:{kind}", "float" if kind == "float" else "text"))
     read = table(path, asked)
     return read.rename_columns([name.rpartition(":")[0] for name in read.column_names])
 
 
-def _column(read: pa.Table | None, name: str) -> list[pa.ChunkedArray]:
-    if read is None:
-        return []
-    if name not in read.column_names:
-        raise InputError(f"an atomic file has no field {name!r}. Found: {', '.join(read.column_names)}.")
-    return [read.column(name)]
+def _columns(tables: Mapping[str, pa.Table], name: str, *kinds: str) -> list[pa.ChunkedArray]:
+    return [tables[kind].column(name) for kind in kinds if kind in tables]
+
+
+def as_strings(ids: pa.ChunkedArray) -> pa.Array:
+    """Ids as text."""
+    return pa.concat_arrays(ids.cast(pa.string()).chunks)
 
 
 def _unified(parts: list[pa.ChunkedArray]) -> list[pa.Array]:
     """Ids of several files: whole numbers where all of them are, else text in all."""
-    arrays = [part.cast(pa.string()).combine_chunks() for part in parts]
+    arrays = [as_strings(part) for part in parts]
     whole = [tokens(array) for array in arrays]
     return whole if all(pa.types.is_integer(array.type) for array in whole) else arrays
 
@@ -157,10 +174,10 @@ def _add_floats(builder: Builder, kind: str, ids: pa.Array, read: pa.Table, kind
 
 def _add_triples(builder: Builder, kg: pa.Table, linked: tuple[pa.Array, pa.ChunkedArray] | None) -> None:
     """Triples by the kinds of their ends, linked entities as the items they are."""
-    head, relation, tail = (kg.column(index).combine_chunks() for index in range(3))
+    head, relation, tail = (as_strings(kg.column(index)) for index in range(3))
     item_of: dict[str, int | str] = {}
     if linked is not None:
-        item_of = dict(zip(linked[1].to_pylist(), linked[0].to_pylist(), strict=True))
+        item_of = dict(zip(as_strings(linked[1]).to_pylist(), linked[0].to_pylist(), strict=True))
     names = pa.array(list(item_of), pa.string())
     is_item = [np.asarray(pc.is_in(end, value_set=names)) for end in (head, tail)]
     for source in (True, False):

@@ -34,7 +34,8 @@ def read(path: Path, builder: Builder) -> None:
     (item, attribute, ``attribute:<id>``).
     """
     file = attribute_file(path)
-    assert file is not None
+    if file is None:
+        raise MissingFileError(f"{path} has no *{SUFFIX}. Expected one beside the sequences.")
     sequences = path / f"{file.name.removesuffix(SUFFIX)}.txt"
     if not sequences.is_file():
         raise MissingFileError(f"{sequences} is not there. Expected the sequences beside {file.name}.")

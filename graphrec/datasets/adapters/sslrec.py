@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from graphrec.datasets.builder import Builder
 from graphrec.errors import InputError, MissingFileError
 
 PARTS = {"train": ("train_mat", "trn_mat"), "valid": ("valid_mat", "val_mat"), "test": ("test_mat", "tst_mat")}
+SPARSE, ROOM = 1000, 10_000_000
 TARGETS = ("buy", "purchase", "pur", "pos")
 
 
@@ -49,13 +48,12 @@ def load_matrix(path: Path) -> scipy.sparse.coo_matrix:
         found: Any = matrix.tocoo()
     except FileNotFoundError as error:
         raise MissingFileError(f"{path} is not there.") from error
-    except (
-        ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, IndexError, OverflowError, MemoryError,
-        NotImplementedError, SyntaxError, RuntimeError, zipfile.BadZipFile, zlib.error,
-    ) as error:  # fmt: skip
+    except Exception as error:  # the readers of zip, numpy and SciPy raise whatever the bytes trip in them
         raise InputError(f"{path} is no SciPy sparse matrix that can be read without unpickling: {error}.") from error
     if found.ndim != 2 or not np.issubdtype(found.dtype, np.number) or np.iscomplexobj(found.data):
         raise InputError(f"{path}: a {found.ndim}-dimensional array of {found.dtype}. Expected numbers, users x items.")
+    if max(found.shape) > SPARSE * found.nnz + ROOM:
+        raise InputError(f"{path}: shape {found.shape} for {found.nnz} entries. Expected users x items; is it damaged?")
     if not np.isfinite(found.data).all():
         raise InputError(f"{path}: {int((~np.isfinite(found.data)).sum())} entries are not finite.")
     return found
@@ -74,6 +72,8 @@ def read(path: Path, builder: Builder, *, target: str | None = None, paths: bool
     single = _part(path, "train")
     found = {"": single} if single is not None else behaviours(path)
     files: dict[str, Path] = {name: file for name, file in found.items() if file is not None}
+    if not files:
+        raise MissingFileError(f"{path} has no train_mat.npz and no train_mat_<behaviour>.npz.")
     made = [name for name in files if "_" in name and all(part in files for part in name.split("_"))]
     if single is None and not paths:
         for name in made:
