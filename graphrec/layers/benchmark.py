@@ -95,11 +95,13 @@ class ExactStep:
         count = len(users)
         self.optimiser.zero_grad(set_to_none=True)
         items = torch.cat([positives, negatives])
-        (user, item), ego = propagation_and_ego_rows(self.matrix, *self.tables, self.weights, users, items)
+        (user, item), ego = propagation_and_ego_rows(
+            self.matrix, self.tables[0], self.tables[1], self.weights, users, items
+        )
         scores = (user * item[:count]).sum(1), (user * item[count:]).sum(1, keepdim=True)
         loss = bpr_loss(*scores).mean()
         loss = loss + self.reg * 0.5 / count * (squared_norms(ego[0]).sum() + squared_norms(ego[1]).sum())
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss.detach()
 
     def __call__(self, batch: Triples) -> None:
@@ -124,7 +126,7 @@ class PlainStep:
 
     def propagate(self) -> tuple[Tensor, ...]:
         """All layers of all nodes, then their mean."""
-        everything = torch.cat(self.tables)
+        everything = torch.cat(tuple(self.tables))
         layers = [everything]
         for _ in range(self.num_layers):
             everything = torch.sparse.mm(self.graph, everything)

@@ -153,11 +153,7 @@ class _PolynomialRows(torch.autograd.Function):
         item_index, item_place = torch.unique(item_rows, return_inverse=True)
         ego = users.index_select(0, user_index), items.index_select(0, item_index)
         ctx.picked = adj.row_subset(user_index, edges=False), adj.transposed.row_subset(item_index, edges=False)
-        with _inner_layers(adj, users, items, weights) as (inner_users, inner_items, scale):
-            final = (
-                multiply(ctx.picked[0], inner_items, add=ego[0], add_scale=weights[0], scale=scale),
-                multiply(ctx.picked[1], inner_users, add=ego[1], add_scale=weights[0], scale=scale),
-            )
+        final = _power_rows(adj, users, items, weights, ctx.picked, (user_index, item_index))
         ctx.adj, ctx.weights, ctx.shapes = adj, weights, (users.shape, items.shape)
         ctx.save_for_backward(user_index, user_place, item_index, item_place, user_rows, item_rows)
         places = (user_place, item_place)
@@ -178,64 +174,80 @@ class _PolynomialRows(torch.autograd.Function):
             x.new_zeros(len(index[side % 2]), x.shape[1]).index_add_(0, place, x)
             for side, (x, place) in enumerate(zip(grads, places, strict=True))
         ]
-        result = _horner_of_rows(ctx.adj, ctx.weights, ctx.picked, index, (summed[0], summed[1]))
-        for table, rows, ego in zip(result, index, summed[2:], strict=True):
-            table.index_add_(0, rows, ego)
+        outermost = [ego.add_(x, alpha=ctx.weights[0]) for ego, x in zip(summed[2:], summed[:2], strict=True)]
+        result = _horner_of_rows(ctx.adj, ctx.weights, ctx.picked, index, summed[:2], outermost)
         return None, *result, None, None, None
 
 
 def _horner(adj: Adjacency, users: Tensor, items: Tensor, weights: Sequence[float]) -> Pair:
-    """The polynomial, in fresh tensors and one borrowed pair of buffers."""
+    """The polynomial, w_0 E + A (w_1 E + A (w_2 E + ...))."""
     if len(weights) == 1:
         return users * weights[0], items * weights[0]
-    result = torch.empty_like(users), torch.empty_like(items)
-    with _inner_layers(adj, users, items, weights) as (inner_users, inner_items, scale):
-        multiply(adj, inner_items, out=result[0], add=users, add_scale=weights[0], scale=scale)
-        multiply(adj.transposed, inner_users, out=result[1], add=items, add_scale=weights[0], scale=scale)
-    return result
-
-
-@contextmanager
-def _inner_layers(
-    adj: Adjacency, users: Tensor, items: Tensor, weights: Sequence[float]
-) -> Iterator[tuple[Tensor, Tensor, float]]:
-    """Everything of Horner's rule inside the outermost product: pairs S with a factor that is still to be applied.
-
-    The buffers are lent for the length of the context.
-    """
-    current, scale = (users, items), weights[-1]
-    with _buffers(adj, users, items, min(len(weights) - 2, 2)) as buffers:
-        for step, weight in enumerate(reversed(weights[1:-1])):
-            target = buffers[step % 2]
+    result = _empty_pair(adj, users)
+    with _buffers(adj, users, count=min(len(weights) - 2, 1)) as buffers:
+        # The last product must end in the result.
+        pairs = [result, *buffers] if len(weights) % 2 == 0 else [*buffers, result]
+        current, scale = (users, items), weights[-1]
+        for step, weight in enumerate(reversed(weights[:-1])):
+            target = pairs[step % 2]
             multiply(adj, current[1], out=target[0], add=users, add_scale=weight, scale=scale)
             multiply(adj.transposed, current[0], out=target[1], add=items, add_scale=weight, scale=scale)
             current, scale = target, 1.0
-        yield *current, scale
+    return result
 
 
-def _horner_of_rows(
-    adj: Adjacency, weights: Sequence[float], picked: tuple[Adjacency, Adjacency], index: Pair, rows: Pair
+def _power_rows(
+    adj: Adjacency,
+    users: Tensor,
+    items: Tensor,
+    weights: Sequence[float],
+    picked: tuple[Adjacency, Adjacency],
+    index: Pair,
 ) -> Pair:
-    """The polynomial of a pair that is zero outside some rows; the first product takes the entries of those alone."""
-    result = rows[0].new_empty(adj.shape[0], rows[0].shape[1]), rows[1].new_empty(adj.shape[1], rows[1].shape[1])
-    with _buffers(adj, result[0], result[1], min(len(weights) - 2, 1)) as buffers:
-        # The last product must end in `result`: an even number of products after the first starts there.
-        pairs = [result, *buffers]
-        turn = (len(weights) - 2) % 2
-        current = pairs[turn]
-        multiply(picked[1].transposed, rows[1], out=current[0], scale=weights[-1])
-        multiply(picked[0].transposed, rows[0], out=current[1], scale=weights[-1])
-        for layer in range(len(weights) - 2, -1, -1):
-            for table, place, x in zip(current, index, rows, strict=True):
-                table.index_add_(0, place, x, alpha=weights[layer])
-            if layer == 0:
-                break
-            turn = 1 - turn
-            target = pairs[turn]
+    """Rows of the polynomial, power by power: no sum is formed outside those rows."""
+    sums = users.index_select(0, index[0]).mul_(weights[0]), items.index_select(0, index[1]).mul_(weights[0])
+    current = users, items
+    with _buffers(adj, users, count=min(len(weights) - 2, 2)) as buffers:
+        for step, weight in enumerate(weights[1:-1]):
+            target = buffers[step % 2]
             multiply(adj, current[1], out=target[0])
             multiply(adj.transposed, current[0], out=target[1])
             current = target
-    return result[0], result[1]
+            for total, table, rows in zip(sums, current, index, strict=True):
+                total.add_(table.index_select(0, rows), alpha=weight)
+        multiply(picked[0], current[1], out=sums[0], add=sums[0], scale=weights[-1])
+        multiply(picked[1], current[0], out=sums[1], add=sums[1], scale=weights[-1])
+    return sums
+
+
+def _horner_of_rows(
+    adj: Adjacency,
+    weights: Sequence[float],
+    picked: tuple[Adjacency, Adjacency],
+    index: Pair,
+    rows: Sequence[Tensor],
+    outermost: Sequence[Tensor],
+) -> Pair:
+    """The polynomial of a pair that is zero outside some rows; the first product takes the entries of those alone.
+
+    ``outermost`` are the rows that stand for w_0 G.
+    """
+    result = _empty_pair(adj, rows[0])
+    with _buffers(adj, rows[0], count=min(len(weights) - 2, 1)) as buffers:
+        pairs = [result, *buffers] if len(weights) % 2 == 0 else [*buffers, result]
+        current = pairs[0]
+        multiply(picked[1].transposed, rows[1], out=current[0], scale=weights[-1])
+        multiply(picked[0].transposed, rows[0], out=current[1], scale=weights[-1])
+        for step, weight in enumerate(reversed(weights[1:-1])):
+            for table, place, x in zip(current, index, rows, strict=True):
+                table.index_add_(0, place, x, alpha=weight)
+            target = pairs[(step + 1) % 2]
+            multiply(adj, current[1], out=target[0])
+            multiply(adj.transposed, current[0], out=target[1])
+            current = target
+    for table, place, x in zip(result, index, outermost, strict=True):
+        table.index_add_(0, place, x)
+    return result
 
 
 def _layer_by_layer(adj: Adjacency, users: Tensor, items: Tensor, weights: Tensor, values: Tensor | None) -> Pair:
@@ -250,24 +262,28 @@ def _layer_by_layer(adj: Adjacency, users: Tensor, items: Tensor, weights: Tenso
 
 
 @contextmanager
-def _buffers(adj: Adjacency, users: Tensor, items: Tensor, count: int) -> Iterator[list[Pair]]:
-    """Pairs of tensors shaped like users and items, lent from those that earlier calls gave back.
+def _buffers(adj: Adjacency, like: Tensor, *, count: int) -> Iterator[list[Pair]]:
+    """Pairs of tensors (U, D) and (I, D), of the width and type of ``like``, lent from those that were given back.
 
-    Fresh large memory costs page faults, up to half of a step on the CPU. They are kept with the pattern.
+    Fresh large memory costs page faults, up to half of a step on the CPU. The buffers are kept with the pattern.
     """
     count = max(count, 0)
-    key = (tuple(users.shape), tuple(items.shape), users.dtype, users.device, torch.is_inference_mode_enabled())
+    key = (like.shape[1], like.dtype, like.device, torch.is_inference_mode_enabled())
     shelf = adj.pattern_cache.setdefault("buffers", {}).setdefault(key, [])
     lent = []
     for _ in range(count):
         try:
             lent.append(shelf.pop())
         except IndexError:
-            lent.append((torch.empty_like(users), torch.empty_like(items)))
+            lent.append(_empty_pair(adj, like))
     try:
         yield lent
     finally:
         shelf.extend(lent)
+
+
+def _empty_pair(adj: Adjacency, like: Tensor) -> Pair:
+    return like.new_empty(adj.shape[0], like.shape[1]), like.new_empty(adj.shape[1], like.shape[1])
 
 
 def _as_tensor(layer_weights: LayerWeights, like: Tensor) -> Tensor:
