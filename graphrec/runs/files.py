@@ -80,7 +80,7 @@ def _alive(process: int) -> bool:
     return True
 
 
-def write_file(path: Path, write: Callable[[Path], None]) -> None:
+def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Replace one file atomically.
 
     Args:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import torch
 import yaml
 
@@ -223,6 +224,13 @@ class _Training:
         self.seed = self.options.seed if self.options.seed is not None else int(own or 0)
         self.device = _device(self.options)
         self.part = _selection_part(self.options, self.data)
+        self.tests = _has(self.data, "test")
+        _check_metric(self.options, self.part)
+        longest = max(self.options.evaluated_ks)
+        if (self.part or self.tests) and longest > self.data.num_items:
+            raise InputError(
+                f"k is {longest}, larger than the catalogue of {self.data.num_items} items; choose smaller ones."
+            )
         self.show = Progress(self.options.epochs, self.options.progress)
         self.copied: list[Copied] = []
 
@@ -270,7 +278,7 @@ class _Training:
                 self.model.solve()
             standing = Standing(seconds=time.monotonic() - started, finished=True)
             if self.part is not None:
-                standing.best_metrics = {f"{self.part}/{name}": v for name, v in self.evaluate(self.part)[0].items()}
+                standing.best_metrics = {f"{self.part}/{name}": v for name, v in self.select().items()}
             return self.write(path, standing, None)
         if folder is not None:
             self._announce(folder)
@@ -290,7 +298,7 @@ class _Training:
         """Write down what is being trained, so that it can be resumed before its first checkpoint."""
         text = yaml.safe_dump(self.config(), sort_keys=False, allow_unicode=True)
         with clear_errors(folder, "training's config"):
-            write_file(folder / "config.yaml", lambda file: file.write_text(text, encoding="utf-8") and None)
+            write_file(folder / "config.yaml", lambda file: file.write_text(text, encoding="utf-8"))
 
     def _train(
         self,
@@ -315,10 +323,6 @@ class _Training:
                 steps={p.phase.name: [p.steps_done, p.steps_per_epoch] for p in loop.phases},
             )
 
-        def evaluate() -> Mapping[str, Any]:
-            assert self.part is not None
-            return self.evaluate(self.part)[0]
-
         resumed = training_folder(source) if source is not None and checkpoint is not None else None
         with processes_for(self.model, self.options, self.seed, self.device, resumed) as processes:
             return run_loop(
@@ -327,7 +331,7 @@ class _Training:
                 self.seed,
                 processes,
                 resume=resumed,
-                evaluate=evaluate if self.part else None,
+                evaluate=self.select if self.part else None,
                 part=self.part or "",
                 save=save if folder is not None else None,
                 show=self.show,
@@ -336,14 +340,26 @@ class _Training:
                 callbacks=callbacks,
             )
 
-    def evaluate(self, part: str) -> tuple[dict[str, Any], Any]:
-        """Metrics of one part, and the evaluation."""
+    def select(self) -> dict[str, Any]:
+        """Metrics of the selection part: the few that a learning curve needs."""
         from graphrec.evaluation import evaluate
 
+        assert self.part is not None
         self.model.eval()
-        mask = self.options.mask if part == "test" else "train"
-        evaluation = evaluate(self.model, self.data, split=part, ks=self.options.evaluated_ks, mask=mask)
-        return dict(evaluation), evaluation
+        names = {"recall", "ndcg", self.options.metric.partition("@")[0]}
+        return dict(
+            evaluate(self.model, self.data, split=self.part, ks=self.options.evaluated_ks, metrics=sorted(names))
+        )
+
+    def test(self) -> tuple[dict[str, Any], pa.Table]:
+        """All metrics of the test part, and each user's."""
+        from graphrec.evaluation import evaluate
+
+        options = self.options
+        evaluation = evaluate(self.model, self.data, split="test", ks=options.evaluated_ks, mask=options.mask)
+        metrics = evaluation.to_dict()
+        metrics["evaluation_seconds"] = metrics.pop("seconds")
+        return metrics, evaluation.per_user
 
     def write(
         self,
@@ -356,11 +372,8 @@ class _Training:
         self.model.eval()
         metrics: dict[str, Any] = {}
         per_user = None
-        if _has(self.data, "test"):
-            metrics, evaluation = self.evaluate("test")
-            metrics["num_users"] = evaluation.num_users
-            metrics["mask"] = self.options.mask
-            per_user = evaluation.per_user
+        if self.tests:
+            metrics, per_user = self.test()
         metrics.update(standing.best_metrics)
         metrics["seconds"] = standing.seconds
         metrics["epochs"] = standing.epoch
@@ -466,8 +479,8 @@ def run_loop(
                 enable_model_summary=False,
                 num_sanity_val_steps=0,
             )
-            progress = trainer.fit_loop.epoch_progress.current
-            progress.processed = progress.completed = loop.standing.epoch
+            done = dict.fromkeys(("ready", "started", "processed", "completed"), loop.standing.epoch)
+            trainer.fit_loop.epoch_progress.current.load_state_dict(done)
             trainer.fit(loop)
     finally:
         show.close()
@@ -511,6 +524,21 @@ def _selection_part(options: FitOptions, data: RecDataset) -> str | None:
     if part is not None and not _has(data, part):
         raise InputError(f"select_on={part!r}: {data.name!r} has parts {', '.join(data.parts)}.")
     return part
+
+
+def _check_metric(options: FitOptions, part: str | None) -> None:
+    """Raise where the selection metric is unknown, or larger values of it are not better."""
+    if part is None:
+        return
+    from graphrec.evaluation.specs import resolve
+
+    name, _, k = options.metric.partition("@")
+    (spec,) = resolve(name)
+    if not spec.higher_is_better:
+        raise InputError(f"metric {options.metric!r} cannot pick the best epoch: larger values of it are not better.")
+    if spec.key(1).endswith("@1") != bool(k):
+        wanted = f"{name}@20" if not k else name
+        raise InputError(f"metric {options.metric!r} must be written {wanted!r}.")
 
 
 def _check_same(before: Mapping[str, Any], config: Mapping[str, Any], source: Path | None) -> None:

@@ -11,7 +11,7 @@ from graphrec.training.schedule import ScheduleName
 
 Precision = Literal["32", "bf16", "16"]
 Selection = Literal["auto", "valid", "test"]
-Mask = Literal["train", "train+valid"]
+Mask = Literal["train", "train+valid", "none"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class FitOptions:
     ks: tuple[int, ...] = (20,)
     """Lengths of the lists that are evaluated."""
     mask: Mask = "train"
-    """What is left out of the ranking in the test evaluation: training pairs, or those of ``valid`` too."""
+    """What is left out of the ranking in the test evaluation: training pairs, those of ``valid`` too, or
+    nothing."""
     checkpoint_every: int | None = None
     """Epochs between checkpoints; None leaves it to ``checkpoint_seconds``."""
     checkpoint_seconds: float | None = 60.0

@@ -101,14 +101,7 @@ def test_patience_counts_evaluations_without_a_better_value(train: Train, monkey
     from graphrec.training.fit import _Training
 
     values = iter([0.1, 0.3, 0.3, 0.2, 0.9, 0.9])
-    real = _Training.evaluate
-
-    def evaluate(self: _Training, part: str) -> tuple[dict[str, Any], Any]:
-        if part == "test":
-            return real(self, part)
-        return {"recall@2": next(values)}, None
-
-    monkeypatch.setattr(_Training, "evaluate", evaluate)
+    monkeypatch.setattr(_Training, "select", lambda self: {"recall@2": next(values)})
     _, run = train(epochs=6, patience=2)
     # Better, better, equal (1), worse (2): the end, although the next value would have been better.
     assert len(run.history) == 4
@@ -248,7 +241,11 @@ def test_loggers_and_callbacks_pass_through(train: Train, tmp_path: Path) -> Non
         ({"ks": ()}, "ks"),
         ({"device": "gpux"}, "gpux"),
         ({"metric": "recall@x"}, "recall@x"),
-        ({"metric": "recal@2"}, "recal"),
+        ({"metric": "recal@2"}, "Did you mean 'recall'"),
+        ({"metric": "recall"}, "recall@20"),
+        ({"metric": "gini@2"}, "larger values of it are not better"),
+        ({"metric": "recall@13"}, "larger than the catalogue of 12"),
+        ({"ks": (50,), "select_on": None}, "larger than the catalogue of 12"),
     ],
 )
 def test_wrong_options_are_named(train: Train, options: dict[str, Any], words: str) -> None:

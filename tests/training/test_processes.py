@@ -21,10 +21,10 @@ Train = Callable[..., tuple[TinyMF, Run]]
 
 
 def test_two_processes_make_the_steps_of_one(train: Train, tmp_path: Path) -> None:
-    # 45 examples in batches of 11: the last batch has one, so that one process has none of it.
-    hparams = {"dropout": 0.2, "sgd": True, "batch_size": 11}
+    # 40 examples in batches of 13: the last batch has one, so that one process has none of it.
+    hparams = {"dropout": 0.2, "sgd": True, "batch_size": 13}
     alone, expected = train(hparams=hparams, epochs=4, clip=0.5)
-    assert len(alone.graph_inputs.graph[alone.graph_inputs.target].edge_id) % 11 == 1
+    assert len(alone.graph_inputs.graph[alone.graph_inputs.target].edge_id) % 13 == 1
     together, found = train(hparams=hparams, epochs=4, clip=0.5, devices=2, out=tmp_path / "run")
     for name, value in alone.state_dict().items():
         torch.testing.assert_close(together.state_dict()[name], value, rtol=0, atol=1e-5)
@@ -57,10 +57,30 @@ def test_a_worker_that_cannot_start_is_reported(data: RecDataset, monkeypatch: p
         pass
 
     with pytest.raises(InputError, match="module that can be imported"):
-        fit(Local(data), data, epochs=1, devices=2, ks=(2,), progress=False, device="cpu")
+        fit(
+            Local(data),
+            data,
+            epochs=1,
+            devices=2,
+            select_on=None,
+            metric="recall@2",
+            ks=(2,),
+            progress=False,
+            device="cpu",
+        )
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(InputError, match="process 1 of 2 did not start"):
-        fit(TinyMF(data), data, epochs=1, devices=2, ks=(2,), progress=False, device="cpu")
+        fit(
+            TinyMF(data),
+            data,
+            epochs=1,
+            devices=2,
+            select_on=None,
+            metric="recall@2",
+            ks=(2,),
+            progress=False,
+            device="cpu",
+        )
 
 
 def test_more_gpus_than_there_are(train: Train) -> None:
