@@ -5,6 +5,8 @@ from __future__ import annotations
 from graphrec.errors import unknown
 from graphrec.models.base import GraphInputs, GraphRecommender
 from graphrec.models.bpr_mf import BPRMF
+from graphrec.models.bspm import BSPM
+from graphrec.models.gfcf import GFCF
 from graphrec.models.item_knn import ItemKNN
 from graphrec.models.lightgcn import LightGCN
 from graphrec.models.ngcf import NGCF
@@ -14,7 +16,7 @@ from graphrec.models.user_knn import UserKNN
 
 MODELS: dict[str, type[GraphRecommender]] = {
     model.__name__: model
-    for model in (BPRMF, ItemKNN, LightGCN, NGCF, Popularity, RP3beta, UserKNN)
+    for model in (BPRMF, BSPM, GFCF, ItemKNN, LightGCN, NGCF, Popularity, RP3beta, UserKNN)
 }
 
 
@@ -33,6 +35,8 @@ def resolve(name: str) -> type[GraphRecommender]:
 
 __all__ = [
     "BPRMF",
+    "BSPM",
+    "GFCF",
     "MODELS",
     "NGCF",
     "GraphInputs",

@@ -1,0 +1,92 @@
+"""The package as a whole: who may import whom, the README's code, the wheel."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "graphrec"
+ORDER = (
+    "errors randomness optional graphs layers datasets models runs evaluation reports training serving influence unlearning cli"
+).split()
+FREE = {"errors", "randomness", "optional"}
+
+
+def imported(file: Path) -> set[str]:
+    """The parts of graphrec that a module imports, at its top or within functions, ``TYPE_CHECKING`` blocks included."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "graphrec" else [node.module]
+        else:
+            continue
+        found |= {name.split(".")[1] for name in names if name.startswith("graphrec.") and name.count(".")}
+    return found
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_run_one_way(file: Path) -> None:
+    part = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if part not in ORDER:
+        assert part in ("__init__", "__main__")
+        return
+    allowed = FREE | set(ORDER[: ORDER.index(part) + 1])
+    assert imported(file) <= allowed | {"__version__"}
+
+
+def test_the_contributor_guide_states_this_order() -> None:
+    stated = re.search(r"errors, randomness, optional \|(.*)", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert stated is not None
+    names = [name.strip() for name in stated.group(1).split("->")]
+    assert [name for name in ORDER if name in names] == names
+
+
+def blocks(file: Path) -> list[str]:
+    """The Python blocks of a Markdown file."""
+    return re.findall(r"```python\n(.*?)```", file.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def test_the_readme_runs_as_written(tmp_path: Path) -> None:
+    code = blocks(ROOT / "README.md")
+    assert len(code) == 2
+    assert len(code[0].strip().splitlines()) < 20
+    for number, block in enumerate(code):
+        script = tmp_path / f"block_{number}.py"
+        script.write_text(block, encoding="utf-8")
+        done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "lightgcn-world" / "report.html").is_file()
+
+
+def test_the_root_links_lead_into_the_package() -> None:
+    for name in ("graphs", "layers", "datasets"):
+        assert (ROOT / name).is_symlink()
+        assert (ROOT / name).resolve() == PACKAGE / name
+
+
+def test_the_wheel_holds_the_package_and_nothing_beside_it(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling", reason="hatchling, which builds the wheel, is not installed")
+    built = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"graphrec"}
+    assert "graphrec/py.typed" in names
+    for needed in ("graphrec/reports/style.css", "graphrec/datasets/registry.json"):
+        assert needed in names
