@@ -24,7 +24,7 @@ DATASET_OPTIONS = (
     "cold",
     "duplicates",
 )
-OWN_OPTIONS = ("model", "preset", "task", "out", "init_from")
+OWN_OPTIONS = ("model", "preset", "task", "out", "init_from", "report")
 
 # What a run's config.yaml holds beside options: what came out, not what goes in.
 _FINDINGS = frozenset({"status", "selected_on", "name"})

@@ -50,6 +50,7 @@ def parser(model: type[GraphRecommender] | None) -> Parser:
     for name, about in texts:
         shape.add_argument(name, type=str | None, default=None, help=about)
     shape.add_argument("--task", type=str, default="rank", help="what the model is trained for; rank orders all items")
+    shape.add_argument("--report", type=bool, default=True, help="whether to write report.html into the run folder")
     shape.add_argument("--json", action="store_true", help="print the run's folder and its metrics as JSON")
     add_dataset_arguments(shape)
     shape.add_class_arguments(FitOptions, None)
@@ -95,6 +96,10 @@ def run(arguments: Sequence[str]) -> int:
         dataset_spec=dataset_spec(options, data),
         **fit_options,
     )
+    if options.report:
+        from graphrec.serving.report import write_report
+
+        write_report(finished, data=data)
     if options.json:
         print_json({"run": str(finished.path), **finished.metrics})
     else:
