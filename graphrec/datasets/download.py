@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -13,6 +14,8 @@ import pooch
 from graphrec.datasets.archives import extract
 from graphrec.datasets.registry import Entry, File
 from graphrec.errors import InputError, MissingFileError
+
+_LOG = logging.getLogger("graphrec.datasets")
 
 
 def sha256(path: Path) -> str:
@@ -82,8 +85,12 @@ def _from(address: str, into: Path, fetched: dict[str, Path]) -> Path:
     url, _, member = address.partition("#")
     if url not in fetched:
         name = f"{len(fetched)}-{url.rsplit('/', 1)[-1]}"
-        got = Path(pooch.retrieve(url, known_hash=None, fname=name, path=into, progressbar=False))
-        fetched[url] = extract(got, into / f"{name}.d") if member else got
+        into.mkdir(parents=True, exist_ok=True)
+        _LOG.info("Fetching %s", url)
+        pooch.HTTPDownloader()(url, str(into / name), None)
+        if member:
+            extract(into / name, into / f"{name}.d")
+        fetched[url] = into / (f"{name}.d" if member else name)
     found = fetched[url] / member if member else fetched[url]
     if not found.is_file():
         raise InputError(f"no {member!r} in the archive")
