@@ -83,6 +83,8 @@ def column_names(frame: Any) -> list[str]:
     """The column names of a frame, without converting it."""
     if isinstance(frame, Mapping):
         return [str(name) for name in frame]
+    if hasattr(frame, "collect_schema"):  # polars
+        return list(frame.collect_schema().names())
     names = getattr(frame, "column_names", None)
     if names is None:
         names = getattr(frame, "columns", None)
@@ -105,16 +107,16 @@ def as_table(frame: Any, columns: Sequence[str] | None = None, call: str = "tabl
     """
     if isinstance(frame, pa.RecordBatch):
         frame = pa.Table.from_batches([frame])
-    elif isinstance(frame, pa.RecordBatchReader) or (
-        not hasattr(frame, "columns") and not isinstance(frame, Mapping) and hasattr(frame, "__arrow_c_stream__")
-    ):
+    elif hasattr(frame, "collect") and hasattr(frame, "lazy"):  # a lazy frame of polars
+        frame = frame.collect()
+    if not isinstance(frame, (pa.Table, Mapping)) and not hasattr(frame, "iloc"):
+        if not hasattr(frame, "__arrow_c_stream__"):
+            raise InputError(
+                f"{call}: expected a frame (pandas, pyarrow, polars, anything with the Arrow stream interface) "
+                f"or a mapping of columns, got {type(frame).__name__}."
+            )
         frame = pa.table(frame)
     found = column_names(frame)
-    if not isinstance(frame, (pa.Table, Mapping)) and not hasattr(frame, "columns"):
-        raise InputError(
-            f"{call}: expected a frame (pandas, pyarrow, polars, anything with the Arrow stream interface) "
-            f"or a mapping of columns, got {type(frame).__name__}."
-        )
     wanted = list(dict.fromkeys(found if columns is None else columns))
     for name in wanted:
         if name not in found:
@@ -125,9 +127,8 @@ def as_table(frame: Any, columns: Sequence[str] | None = None, call: str = "tabl
             raise InputError(f"{call}: column {twice[0]!r} occurs {found.count(twice[0])} times.")
     if isinstance(frame, pa.Table):
         return frame.select(wanted)
-    arrays: dict[str, pa.Array | pa.ChunkedArray] = {}
-    for name in wanted:
-        arrays[name] = as_array(frame[name], Place(call, name))
+    originals = {str(name): name for name in (frame if isinstance(frame, Mapping) else frame.columns)}
+    arrays = {name: as_array(frame[originals[name]], Place(call, name)) for name in wanted}
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"{name!r} {length}" for name, length in lengths.items())
@@ -141,14 +142,17 @@ def as_array(values: Any, place: Place) -> pa.Array | pa.ChunkedArray:
     Raises:
         InputError: values of mixed types, more than one dimension, or a whole number above 64 bits.
     """
-    if isinstance(values, (pa.Array, pa.ChunkedArray)):
-        return values
-    if hasattr(values, "__arrow_c_stream__") and not hasattr(values, "to_numpy"):
-        return pa.chunked_array(values)
     if hasattr(values, "to_arrow"):  # polars
-        converted = values.to_arrow()
-        if isinstance(converted, (pa.Array, pa.ChunkedArray)):
-            return converted
+        values = values.to_arrow()
+    elif (
+        hasattr(values, "__arrow_c_stream__")
+        and not isinstance(values, pa.ChunkedArray)
+        and not hasattr(values, "iloc")
+    ):
+        values = pa.chunked_array(values)
+    if isinstance(values, (pa.Array, pa.ChunkedArray)):
+        # Views are a second form of strings that most of arrow's functions do not know.
+        return values.cast(pa.large_string()) if str(values.type) == "string_view" else values
     if not hasattr(values, "dtype") and not isinstance(values, (list, tuple)):
         values = list(values)
     if getattr(values, "ndim", 1) != 1:
@@ -252,7 +256,7 @@ def raw_ids(values: Any, place: Place, *, strict: bool = True) -> RawIds:
             f"{place.row(0)}: id {array[0].as_py()} is a decimal number ({kind}). "
             "Expected whole numbers or strings; an integer column with gaps becomes decimal in pandas."
         )
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or str(kind) == "string_view":
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         try:
             array = array.cast(pa.large_string())
         except pa.ArrowInvalid as error:

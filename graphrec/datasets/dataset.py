@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -144,6 +144,11 @@ class RecDataset:
             raise InputError(f"{self.name}: no table of {self.target}. Present: {', '.join(map(str, self.tables))}.")
         for name in ("vocabularies", "tables", "features", "feature_masks", "provenance"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process gets the content; read-only views of mappings cannot be sent, caches are made anew.
+        values = [getattr(self, entry.name) for entry in fields(self) if entry.init]
+        return RecDataset, tuple(dict(value) if isinstance(value, MappingProxyType) else value for value in values)
 
     # -- sizes ---------------------------------------------------------------------------------------------------------
 

@@ -66,6 +66,9 @@ class EdgeTable:
             raise unknown("column", sorted(odd)[0], COLUMNS)
         object.__setattr__(self, "columns", MappingProxyType(frozen))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return EdgeTable, (self.edge_type, dict(self.columns))
+
     def __len__(self) -> int:
         return len(self.columns["source"])
 

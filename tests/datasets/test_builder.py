@@ -301,3 +301,18 @@ def test_an_empty_frame_builds_an_empty_dataset() -> None:
     data = Builder().interactions({"user": [], "item": []}).build()
     assert len(data.tables[T]) == 0 and data.num_users == 0
     assert data.fingerprint and data.summary() and data.graph()[T].edge_index.shape == (2, 0)
+
+
+def test_odd_frames_are_taken() -> None:
+    numbered = pd.DataFrame([[1, 2.5], [2, 3.5]])
+    numbered["2"] = ["a", "b"]
+    table = Builder().interactions(numbered, user="0", item="2", rating="1").build().tables[T]
+    assert table.rating.tolist() == [2.5, 3.5]
+    lazy = pl.DataFrame({"user": ["u", "v"], "item": [1, 2], "r": ["4", "5"]}).lazy()
+    assert Builder().interactions(lazy, rating="r").build().tables[T].rating.tolist() == [4, 5]
+    views = pa.table({"user": pa.array(["u"], pa.string_view()), "item": pa.array(["7"], pa.string_view())})
+    assert Builder().interactions(views).build().vocabularies["item"].raw.tolist() == [7]
+    reader = pa.table({"user": [1], "item": [2]}).to_reader()
+    assert len(Builder().interactions(reader).build().tables[T]) == 1
+    nullable = pd.DataFrame({"user": pd.array([1, 2], "Int64"), "item": pd.Categorical([5, 5])})
+    assert Builder().interactions(nullable).build().num_items == 1

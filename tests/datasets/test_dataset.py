@@ -185,3 +185,14 @@ def test_features_become_tensors_without_a_warning(recwarn: pytest.WarningsRecor
     builder = Builder().interactions({"user": [1], "item": [5]}).features("item", [5], np.ones((1, 2)), name="image")
     torch.as_tensor(builder.build().features["item", "image"])
     assert not [warning for warning in recwarn if "writ" in str(warning.message)]
+
+
+def test_a_dataset_can_be_sent_to_another_process() -> None:
+    import pickle
+
+    data = toy()
+    data.graph()
+    again = pickle.loads(pickle.dumps(data))
+    assert again.fingerprint == data.fingerprint and again.summary() == data.summary()
+    with pytest.raises(ValueError, match="read-only"):
+        again.tables[T].source[0] = 1
