@@ -19,7 +19,8 @@ def parser() -> Parser:
         "benchmark",
         "[NAME …] [options]",
         "Measure on this machine. Names: lightgcn (products and the training step, beside the same step written "
-        "plainly), spmm (the products alone), ranking (the evaluation of all users, beside implicit where that is installed).",
+        "plainly), spmm (the products alone), ranking (the evaluation of all users, beside implicit where that is "
+        "installed).",
     )
     shape.add_argument("names", nargs="*", type=str, default=[], help="what to measure; none: lightgcn and ranking")
     shape.add_argument("--dataset", type=str, default="gowalla", help="whose graph: a known name, a path, or world")
