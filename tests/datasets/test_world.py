@@ -13,6 +13,7 @@ import pytest
 import scipy.sparse as sp
 
 from graphrec.datasets.dataset import RecDataset
+from graphrec.datasets.splits import LeaveOneOut
 from graphrec.datasets.world import SIDES, num_items, pictures, world
 from graphrec.datasets.world.choices import Market
 from graphrec.datasets.world.content import unit_rows
@@ -230,11 +231,15 @@ def test_the_default_split_gives_every_user_a_training_part() -> None:
     sizes = [len(data.interactions(part)) for part in data.parts]
     assert 0.75 < sizes[0] / sum(sizes) < 0.85
     assert (np.diff(data.pairs("train").indptr) > 0).all()
+    other = world(100, seed=1, split=LeaveOneOut())
+    assert len(other.interactions("test")) == other.num_users
 
 
 def test_small_and_odd_worlds() -> None:
     tiny = world(20, 60, seed=9, interactions=5, sides=("kg",), split=None)
     assert tiny.num_users == 20 and tiny.num_items == 60
+    same = world(20.0, 6e1, seed=9, interactions=5, sides="kg", split=None)  # type: ignore[arg-type]
+    assert same.fingerprint == tiny.fingerprint
     wide = world(30, 5000, seed=9, sides=("trust",), split=None)
     assert wide.num_items == 5000
 
@@ -247,6 +252,8 @@ def test_small_and_odd_worlds() -> None:
         ({"interactions": 1}, "interactions is 1"),
         ({"views": 9}, "views is 9"),
         ({"sides": ("kgs",)}, "Did you mean 'kg'"),
+        ({"sides": "kg+texts"}, "Did you mean 'text'"),
+        ({"users": 20.5}, "whole number"),
     ],
 )
 def test_impossible_worlds_are_refused(options: dict[str, object], message: str) -> None:

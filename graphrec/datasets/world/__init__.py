@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from graphrec.datasets.builder import Builder
 from graphrec.datasets.dataset import RecDataset
+from graphrec.datasets.splits import Split
 from graphrec.datasets.world import pictures as _pictures
 from graphrec.datasets.world.choices import Market, trust
 from graphrec.datasets.world.content import facts, make_words, tag_table, text_features
@@ -48,8 +49,8 @@ def world(
     *,
     interactions: float = 25.0,
     views: int = 0,
-    sides: Collection[str] = SIDES,
-    split: str | None = "random:.8,.1,.1",
+    sides: str | Collection[str] = SIDES,
+    split: str | Split | None = "random:.8,.1,.1",
 ) -> RecDataset:
     """Draw a world. The same arguments give the same bytes, on every machine.
 
@@ -65,12 +66,14 @@ def world(
         views: for each interaction, how many views of things that were looked at and not chosen (at most 3), as edges
             ``("user", "views", "item")``. An interaction is not recorded as a view too: that would give the test part
             away.
-        sides: which kinds of side information to make (see :data:`SIDES`).
-        split: of the interactions into parts; None: none.
+        sides: which kinds of side information to make (see :data:`SIDES`), also joined by ``+``: ``"kg+text"``.
+        split: of the interactions into parts, drawn with ``seed`` where it is a word; None: none.
 
     Raises:
         InputError: a size that is too small, or an unknown kind.
     """
+    users, items = _whole("users", users), None if items is None else _whole("items", items)
+    sides = [side for side in sides.split("+") if side] if isinstance(sides, str) else list(sides)
     for name, value, least in (("users", users, 20), ("items", items, 60), ("interactions", interactions, 5)):
         if value is not None and value < least:
             raise InputError(f"world: {name} is {value}; expected at least {least}.")
@@ -86,7 +89,16 @@ def world(
     _add_interactions(builder, market, users, bool(views))
     _add_sides(builder, market, users, frozenset(sides))
     data = builder.build()
-    return data if split is None else data.split(split, seed=seed)
+    if split is None:
+        return data
+    return data.split(split, seed=seed) if isinstance(split, str) else data.split(split)
+
+
+def _whole(name: str, value: float) -> int:
+    """A number of things, which may have come as 1e6."""
+    if value != int(value):
+        raise InputError(f"world: {name} is {value}; expected a whole number.")
+    return int(value)
 
 
 def _add_interactions(builder: Builder, market: Market, users: int, views: bool) -> None:

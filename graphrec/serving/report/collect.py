@@ -171,11 +171,11 @@ def report_parts(
     )
 
 
-def _first_metrics(key: str) -> tuple[int, str]:
-    """Recall, then NDCG, then the rest in their order; longer lists first."""
+def _first_metrics(key: str) -> tuple[int, int, str]:
+    """The longest lists first; among metrics of one length recall, then NDCG, then the rest."""
     name, _, k = key.partition("@")
     rank = {"recall": 0, "ndcg": 1, "precision": 2, "hitrate": 3, "hit_rate": 3, "mrr": 4, "map": 5}.get(name, 6)
-    return (rank, f"{-int(k):06d}" if rank < 6 and k.isdigit() else key)
+    return -int(k) if k.isdigit() else 0, rank, key
 
 
 def _popularity(data: RecDataset, evaluation: Evaluation | None) -> Any:

@@ -155,8 +155,9 @@ def _results(parts: ReportParts) -> str:
             classes = "number" + (" own" if n == 0 else "")
             classes += " best" if len(known) > 1 and value == best and not key.startswith(_NEITHER_IS_BETTER) else ""
             cells.append(f'<td class="{classes}">{svg.number(value)}{span}</td>')
-        arrow = " <span aria-label='lower is better'>↓</span>" if lower else ""
-        rows.append(f'<tr><th scope="row">{escape(_metric_name(key))}{arrow}</th>{"".join(cells)}</tr>')
+        arrow = ' <span role="img" aria-label="lower is better">↓</span>' if lower else ""
+        name = escape(_metric_name(key)).replace("@", "<wbr>@")
+        rows.append(f'<tr><th scope="row">{name}{arrow}</th>{"".join(cells)}</tr>')
     told = []
     if "num_users" in parts.metrics:
         told.append(f"means over {svg.number(parts.metrics['num_users'])} users")
@@ -171,9 +172,10 @@ def _results(parts: ReportParts) -> str:
         told.append(f"{left} more in metrics.json")
     caption = "; ".join(told)
     caption = caption[:1].upper() + caption[1:] + "." if caption else ""
+    described = ' aria-describedby="about-results"' if caption else ""
     about = f'<p class="soft" id="about-results">{caption}</p>' if caption else ""
     table = (
-        '<table class="results" aria-describedby="about-results">'
+        f'<table class="results"{described}>'
         f'<thead><tr><th scope="col">Metric</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
     )
@@ -200,6 +202,7 @@ def _learning(parts: ReportParts) -> str:
         losses = losses[:1]  # one named term is the loss itself
     measured = [key for key in keys if "/" in key and key.rpartition("/")[2].startswith(("recall@", "ndcg@"))]
     measured = measured or [key for key in keys if "/" in key]
+    measured.sort(key=lambda key: -int(k) if (k := key.rpartition("@")[2]).isdigit() else 0)
     best = parts.metrics.get("best_epoch")
     mark = None if best is None else float(best)
     told = f" The dashed line is the epoch that was kept ({svg.number(mark)})." if mark is not None else ""
