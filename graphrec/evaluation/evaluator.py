@@ -169,7 +169,23 @@ def _opened(
         raise InputError(f"expected a model, run, recommender or path of a run, found a {type(model).__name__}.")
     if data is None:
         raise InputError("evaluate needs the dataset: pass data= (only a run knows where its own is).")
+    if not isinstance(model, (Encoded, GraphRecommender)):
+        model = _of_all_items(model, data.num_items)
     return model, data
+
+
+def _of_all_items(function: Scores, num_items: int) -> Scores:
+    """A score function that refuses to score another number of items."""
+
+    def scores(users: Tensor) -> Tensor:
+        found = function(users)
+        if found.shape != (len(users), num_items):
+            raise InputError(
+                f"the score function gave {tuple(found.shape)} scores for {len(users)} users and {num_items} items."
+            )
+        return found
+
+    return scores
 
 
 def _checked(run: Run, data: RecDataset | None) -> RecDataset:

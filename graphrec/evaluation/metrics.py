@@ -49,7 +49,7 @@ def micro_recall(hits: Tensor, truth: Tensor, ks: Sequence[int]) -> Tensor:
 
     MMRec's ``recall2`` and SELFRec's "Hit Ratio". The values depend on all users of the call.
     """
-    return _found(hits, ks) * (len(hits) / truth.sum().clamp(min=1))
+    return _found(hits, ks) * (len(hits) / truth.sum().double().clamp(min=1))
 
 
 def precision(hits: Tensor, truth: Tensor, ks: Sequence[int]) -> Tensor:

@@ -221,6 +221,10 @@ def score_blocks(
         top = int(max(scorer.candidates.max() if width else 0, exclude.items.max() if len(exclude.items) else 0))
         position = torch.full((top + 1,), -1, device=scorer.device)
         position[scorer.candidates] = torch.arange(width, device=scorer.device)
+    elif exclude is not None and len(exclude.items) and int(exclude.items.max()) >= width:
+        raise InputError(
+            f"item number {int(exclude.items.max())} is to be left out, but there are scores for {width} items only."
+        )
     padded = -(-max(width, 1) // tile) * tile
     size = min(block_size(scorer, padded, block, memory), max(len(users), 1))
     buffer: Tensor | None = None
@@ -287,9 +291,10 @@ def rank(
         raise InputError(f"k is {k}; a list has at least 1 item.")
     with evaluating(model):
         candidates = None if items is None else torch.as_tensor(items, dtype=torch.int64).unique()
+        asked = torch.as_tensor(users, dtype=torch.int64)
+        _check_numbers(model, asked, candidates)
         scorer = Scorer(model, candidates)
-        asked = torch.as_tensor(users, dtype=torch.int64, device=scorer.device)
-        _check_numbers(scorer, model, asked, candidates)
+        asked = asked.to(scorer.device)
         left_out = None if exclude is None else UserItems.of(exclude, scorer.device)
         found = torch.full((len(asked), k), -1, device=scorer.device)
         values: Tensor | None = None
@@ -380,16 +385,18 @@ def _check_nan(largest: Tensor, users: Tensor | None) -> None:
         )
 
 
-def _check_numbers(scorer: Scorer, model: object, users: Tensor, items: Tensor | None) -> None:
+def _check_numbers(model: object, users: Tensor, items: Tensor | None) -> None:
     num_users: int | None = None
+    num_items: int | None = None
     if isinstance(model, Encoded):
-        num_users = len(model.users)
+        num_users, num_items = len(model.users), len(model.items)
     elif isinstance(model, GraphRecommender):
-        num_users = model.num_users
-    for kind, numbers, bound in (("user", users, num_users), ("item", items, scorer.num_items)):
+        num_users, num_items = model.num_users, model.num_items
+    for kind, numbers, bound in (("user", users, num_users), ("item", items, num_items)):
         if numbers is None or len(numbers) == 0:
             continue
         low, high = int(numbers.min()), int(numbers.max())
         if low < 0 or (bound is not None and high >= bound):
             wrong = low if low < 0 else high
-            raise InputError(f"{kind} number {wrong} does not exist: the model has {bound} {kind}s.")
+            have = "they count from 0" if bound is None else f"the model has {bound} {kind}s"
+            raise InputError(f"{kind} number {wrong} does not exist: {have}.")
