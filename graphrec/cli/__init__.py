@@ -64,13 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not sys.warnoptions:
         # What other packages will change one day is no news to whoever types a command.
         warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
     try:
         status = _dispatch(words, own_process)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt as interruption:
         # A training that was stopped says where it is kept, and whether by Ctrl-C or by SIGTERM.
-        print(f"graphrec: {interruption or 'interrupted'}", file=sys.stderr)
+        print(f"graphrec: {str(interruption) or 'interrupted'}", file=sys.stderr)
         return int(getattr(interruption, "exit_code", INTERRUPTED))
     except BrokenPipeError:
         # Whatever is left in the buffer would raise again when the interpreter closes standard output.

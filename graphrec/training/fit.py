@@ -280,9 +280,9 @@ class _Training:
             if self.part is not None:
                 standing.best_metrics = {f"{self.part}/{name}": v for name, v in self.select().items()}
             return self.write(path, standing, None)
-        if folder is not None:
-            self._announce(folder)
         with Signals() as signals:
+            if folder is not None:
+                self._announce(folder)
             loop = self._train(folder, source, checkpoint, loggers, callbacks, signals)
             standing = loop.standing
             if standing.best:

@@ -8,12 +8,20 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-PRELOAD = ["graphrec.training.loop", "graphrec.evaluation", "tests.training.tiny", "pandas", "pyarrow.parquet"]
+from graphrec.training.fit import training_folder
+
+PRELOAD = [
+    "graphrec.training.loop",
+    "graphrec.evaluation",
+    "graphrec.datasets",
+    "graphrec.cli.train",
+    "tests.training.tiny",
+]
 
 
 def context() -> Any:
@@ -58,6 +66,18 @@ def train(out: str, options: dict[str, Any], moment: str | None = None, resume: 
     )
 
 
+def command(*words: str) -> None:
+    """Run ``graphrec …`` in this process and end with its exit status."""
+    import sys
+
+    import torch
+
+    from graphrec.cli import main
+
+    torch.set_num_threads(1)
+    sys.exit(main(words))
+
+
 def _die_at(moment: str) -> None:
     from graphrec.runs import files
 
@@ -99,7 +119,14 @@ def _die_at(moment: str) -> None:
 @contextlib.contextmanager
 def training(*arguments: Any, **keywords: Any) -> Iterator[BaseProcess]:
     """A training in a process, ended with the block."""
-    process = context().Process(target=train, args=arguments, kwargs=keywords)
+    with started(train, *arguments, **keywords) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def started(target: Callable[..., None], *arguments: Any, **keywords: Any) -> Iterator[BaseProcess]:
+    """A function in a process, ended with the block."""
+    process = context().Process(target=target, args=arguments, kwargs=keywords)
     process.start()
     try:
         yield process
@@ -117,6 +144,12 @@ def train_until_killed(*arguments: Any, after: float | None = None, **keywords: 
             os.kill(process.pid or 0, signal.SIGKILL)
         process.join()
         return int(process.exitcode or 0)
+
+
+def stamp(out: Path) -> int:
+    """Changes whenever the training that writes to ``out`` has written something."""
+    folder = training_folder(out)
+    return max((path.stat().st_mtime_ns for path in folder.glob("c*")), default=0) if folder.exists() else 0
 
 
 def digest(path: Path) -> str:

@@ -4,6 +4,8 @@ import importlib
 import os
 import random
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from graphrec.runs import Run
 from graphrec.training import Interrupted, fit, unfinished
 from graphrec.training.checkpoint import read_checkpoint
 from graphrec.training.fit import training_folder
-from tests.training.killing import digest, train_until_killed, training, wait_for
+from tests.training.killing import command, digest, stamp, started, train_until_killed, training, wait_for
 from tests.training.tiny import TinyMF
 
 Train = Callable[..., tuple[TinyMF, Run]]
@@ -54,8 +56,8 @@ def test_killed_at_five_random_moments(unbroken: Run, tmp_path: Path) -> None:
         # Each life lasts a random part of a fifth of the training, counted from its first sign of it.
         delays.append(draws.uniform(0, 0.2 * float(unbroken.metrics["seconds"])))
         with training(str(out), OPTIONS, resume=unfinished(out) is not None) as process:
-            stamp = _stamp(out)
-            wait_for(lambda: _stamp(out) != stamp, 30)  # noqa: B023
+            before = stamp(out)
+            wait_for(lambda: stamp(out) != before)  # noqa: B023
             process.join(delays[-1])
             assert process.is_alive(), delays
             process.kill()
@@ -64,11 +66,6 @@ def test_killed_at_five_random_moments(unbroken: Run, tmp_path: Path) -> None:
     assert 0 < reached[-1] < OPTIONS["epochs"], (delays, reached)
     assert train_until_killed(str(out), OPTIONS, resume=True) == 0
     check_same(Run.open(out), unbroken)
-
-
-def _stamp(out: Path) -> int:
-    folder = training_folder(out)
-    return max((path.stat().st_mtime_ns for path in folder.glob("c*")), default=0) if folder.exists() else 0
 
 
 @pytest.mark.parametrize("moment", ["part.3", "written.1", "renamed.7", "run", "placed"])
@@ -199,3 +196,64 @@ def test_due_by_epochs_or_by_seconds(train: Train, tmp_path: Path, monkeypatch: 
     written.clear()
     train(out=tmp_path / "run", epochs=3)
     assert written == [3]
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    draws = random.Random(0)
+    rows = [f"u{user},s{item}" for user in range(50) for item in draws.sample(range(40), 12)]
+    file = tmp_path / "clicks.csv"
+    file.write_text("uid,sku\n" + "\n".join(rows) + "\n")
+    return file
+
+
+def words(table: Path, out: Path) -> list[str]:
+    """A training of about three seconds that writes a checkpoint an epoch."""
+    text = (
+        f"train --model LightGCN --model.dim 8 --dataset {table} --columns user=uid,item=sku --split random:.8,.1,.1 "
+        f"--epochs 150 --checkpoint-every 1 --schedule cosine --device cpu --out {out}"
+    )
+    return text.split()
+
+
+def test_the_command_killed_five_times(table: Path, tmp_path: Path) -> None:
+    with started(command, *words(table, tmp_path / "a" / "run")) as process:
+        process.join(120)
+        assert process.exitcode == 0
+    unbroken = Run.open(tmp_path / "a" / "run")
+    out = tmp_path / "b" / "run"
+    draws = random.Random()
+    delays = []
+    for life in range(5):
+        delays.append(draws.uniform(0, 0.15 * float(unbroken.metrics["seconds"])))
+        arguments = ["train", "--resume", str(out)] if life else words(table, out)
+        with started(command, *arguments) as process:
+            before = stamp(out)
+            wait_for(lambda: stamp(out) != before)  # noqa: B023
+            process.join(delays[-1])
+            assert process.is_alive(), delays
+            process.kill()
+    with started(command, "train", "--resume", str(out)) as process:
+        process.join(120)
+        assert process.exitcode == 0
+    assert digest(out) == digest(unbroken.path), delays
+    columns = ["epoch", "loss", "valid/recall@20"]
+    assert Run.open(out).history[columns].equals(unbroken.history[columns])
+
+
+@pytest.mark.slow
+def test_the_command_interrupted(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = [sys.executable, "-m", "graphrec.cli", *words(table, out)]
+    with subprocess.Popen([*arguments, "--epochs", "100000"], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_for(lambda: stamp(out))
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert "interrupted; the run so far is in" in said
+    assert "Traceback" not in said
+    assert Run.open(out).config["status"] == "interrupted"
+    assert unfinished(out) is not None
