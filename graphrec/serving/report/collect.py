@@ -23,6 +23,7 @@ from graphrec.serving.report.parts import (
     bootstrap_interval,
     popularity_bias,
 )
+from graphrec.serving.report.svg import number
 
 _ABOUT_USERS = ("user", "truth", "train")
 
@@ -83,7 +84,7 @@ def examples_of(data: RecDataset, evaluation: Evaluation, count: int = 4, k: int
                 recommended=[
                     Entry(
                         _label(data, data.target[2], int(evaluation.lists[row, n])),
-                        f"{float(evaluation.scores[row, n]):.3g}",
+                        number(round(float(evaluation.scores[row, n]), 3)),
                         bool(hits[row, n]),
                     )
                     for n in places

@@ -78,6 +78,7 @@ def _test_metrics(parts: ReportParts) -> dict[str, float]:
     """Metrics of lists: those with a cut-off and no prefix, and of the rest the ones that are known as metrics."""
     about = {"num_users", "seconds", "epochs", "best_epoch", "skipped_users", "dropped_users", "dropped_truth"}
     numeric = _numeric(parts.metrics)
+    about |= {key for key in numeric if "seconds" in key or key.startswith(("tie_rate", "sampled_negatives"))}
     return {key: value for key, value in numeric.items() if "/" not in key and key not in about}
 
 
@@ -202,7 +203,7 @@ def _learning(parts: ReportParts) -> str:
         losses = losses[:1]  # one named term is the loss itself
     measured = [key for key in keys if "/" in key and key.rpartition("/")[2].startswith(("recall@", "ndcg@"))]
     measured = measured or [key for key in keys if "/" in key]
-    measured.sort(key=lambda key: -int(k) if (k := key.rpartition("@")[2]).isdigit() else 0)
+    measured.sort(key=lambda key: (-int(k) if (k := key.rpartition("@")[2]).isdigit() else 0, "recall" not in key))
     best = parts.metrics.get("best_epoch")
     mark = None if best is None else float(best)
     told = f" The dashed line is the epoch that was kept ({svg.number(mark)})." if mark is not None else ""
