@@ -107,15 +107,15 @@ def _check_columns(path: Path, wanted: Sequence[str] | None, found: Sequence[str
 
 
 def _text(path: Path, wanted: Sequence[str] | None, separator: str | None, header: bool, encoding: str) -> pa.Table:
-    # Reached only here: the adapters import this module.
+    # Imported only here: the adapters import this module.
     from graphrec.datasets.adapters.parsing import read_bytes
 
-    data = _decoded(path, read_bytes(path), encoding)
-    start = len(data) - len(data.lstrip(b"\n"))
-    first = data[start : end if (end := data.find(b"\n", start)) >= 0 else len(data)].decode()
-    found = separator if separator is not None else _sniff(first, wanted if header else None)
     if separator == "":
         raise InputError(f"{path}: an empty separator. Expected one such as ',' or a tab.")
+    data = _decoded(path, read_bytes(path), encoding)
+    blank = len(data) - len(data.lstrip(b"\n"))
+    first = data[blank : _line_end(data, blank)].decode()
+    found = separator if separator is not None else _sniff(first, wanted if header else None)
     delimiter = found
     if len(found) > 1 or not found.isascii():
         delimiter = "\x1f"
@@ -131,37 +131,48 @@ def _text(path: Path, wanted: Sequence[str] | None, separator: str | None, heade
         raise InputError(f"{error}{hint}") from None
     if wanted is None and len(set(names)) < len(names):
         raise InputError(f"{path}: two columns have the same name in the header: {', '.join(map(repr, names))}.")
+    begin = min(_line_end(data, blank) + 1, len(data)) if header else blank
     included = list(dict.fromkeys(wanted if wanted is not None else names))
-    positions = {name: str(names.index(name)) for name in included}
-    body = memoryview(data)[(end + 1 if (end := data.find(b"\n", start)) >= 0 else len(data)) :] if header else data
-    if not bytes(body[:4096]).strip() and not bytes(body).strip():
-        raise InputError(f"{path} is empty: it has a header but no rows.")
+    first_line = 1 + header + blank
     try:
-        table = arrow_csv.read_csv(
-            pa.BufferReader(body),
-            read_options=arrow_csv.ReadOptions(
-                column_names=[str(place) for place in range(len(names))], block_size=2**24
-            ),
-            parse_options=arrow_csv.ParseOptions(
-                delimiter=delimiter, quote_char='"' if quoted else False, newlines_in_values=quoted
-            ),
-            convert_options=arrow_csv.ConvertOptions(
-                column_types={place: pa.string() for place in positions.values()},
-                include_columns=list(positions.values()),
-                strings_can_be_null=False,
-            ),
-        )
+        table = _read(memoryview(data)[begin:], len(names), [names.index(name) for name in included], delimiter, quoted)
     except (pa.ArrowException, ValueError, OverflowError) as error:
-        raise _ragged(path, bytes(body), len(names), delimiter, found, quoted, 1 + header + start, error) from error
+        if not data[begin:].strip():
+            raise InputError(f"{path} is empty: it has a header but no rows.") from error
+        raise _ragged(path, data[begin:], len(names), delimiter, found, quoted, first_line, error) from error
     if table.num_rows == 0:
         raise InputError(f"{path} is empty: it has a header but no rows.")
-    lines = bytes(body).rstrip(b"\n").count(b"\n") + 1
-    table = table.rename_columns(included)
     # Blank lines and line ends inside quotes make rows and lines differ; then rows are named.
-    return _with_place(table, path, 1 + header + start if lines == table.num_rows else -1)
+    lines = data.count(b"\n", begin) + (not data.endswith(b"\n"))
+    return _with_place(table.rename_columns(included), path, first_line if lines == table.num_rows else -1)
+
+
+def _line_end(data: bytes, start: int) -> int:
+    end = data.find(b"\n", start)
+    return end if end >= 0 else len(data)
+
+
+def _read(body: memoryview, width: int, included: Sequence[int], delimiter: str, quoted: bool) -> pa.Table:
+    """Some columns of the lines of a text, as strings."""
+    positions = [str(place) for place in included]
+    return arrow_csv.read_csv(
+        pa.BufferReader(body),
+        read_options=arrow_csv.ReadOptions(column_names=[str(place) for place in range(width)], block_size=2**24),
+        parse_options=arrow_csv.ParseOptions(
+            delimiter=delimiter, quote_char='"' if quoted else False, newlines_in_values=quoted
+        ),
+        convert_options=arrow_csv.ConvertOptions(
+            column_types={place: pa.string() for place in positions},
+            include_columns=positions,
+            strings_can_be_null=False,
+        ),
+    )
 
 
 def _decoded(path: Path, data: bytes, encoding: str) -> bytes:
+    plain = encoding.lower().replace("-", "") == "utf8"
+    if plain and data.isascii():
+        return data
     try:
         text = data.decode(encoding)
     except LookupError as error:
@@ -171,7 +182,7 @@ def _decoded(path: Path, data: bytes, encoding: str) -> bytes:
         raise InputError(
             f"{path}, line {line}: no {encoding} text. Save it as UTF-8, or say encoding='latin-1' or what it is."
         ) from error
-    return data if encoding.lower().replace("-", "") == "utf8" else text.encode()
+    return data if plain else text.encode()
 
 
 def _fields(line: str, delimiter: str, quoted: bool) -> list[str]:
