@@ -52,8 +52,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _interactions(row: Row) -> int:
-    parts = [row.entry.sizes.get(part, 0) for part in ("train", "valid", "test")]
-    return sum(parts)
+    return row.entry.interactions
 
 
 def _last(row: Row) -> tuple[str, str]:

@@ -92,7 +92,8 @@ def add_features(builder: Builder, folder: Path, item_ids: Ints) -> None:
                 f"{path}: {len(array)} rows for {len(item_ids)} items. Expected row i to be item id i; "
                 "are the features and the interactions of the same release?"
             )
-        values = np.asarray(array, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
+            values = np.asarray(array, dtype=np.float32)
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if len(bad):
             raise InputError(f"{path}, row {bad[0]}: a value that is not finite ({len(bad)} such rows).")
