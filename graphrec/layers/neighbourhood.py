@@ -15,6 +15,7 @@ from torch import Tensor
 
 from graphrec.errors import InputError
 from graphrec.graphs.adjacency import Adjacency
+from graphrec.layers.spmm import _csr as csr_tensor
 
 WORKING_MEMORY = 512 * 2**20
 """Bytes that the temporaries of one block may take."""
@@ -194,9 +195,7 @@ def _product(left: Adjacency, right: Adjacency) -> tuple[Tensor, Tensor, Tensor]
 
 def _csr(matrix: Adjacency) -> Tensor:
     values = torch.ones(len(matrix), device=matrix.device) if matrix.values is None else matrix.values
-    return torch.sparse_csr_tensor(
-        matrix.rowptr, matrix.col, values.float(), matrix.shape, check_invariants=False
-    )
+    return csr_tensor(matrix, values.float())
 
 
 def _scipy(matrix: Adjacency) -> sparse.csr_matrix:

@@ -62,10 +62,10 @@ def right_singular_vectors(
         middle = block.new_empty(rows, width)
         image = torch.empty_like(block)
         other = adj.transposed
-        for _ in range(rounds):
+        for done in range(rounds):
             multiply(adj, block, out=middle)
             multiply(other, middle, out=image)
-            block = _orthonormal(image)
+            block = _orthonormal(image, passes=2 if done == rounds - 1 else 1)
         # The projection is made from A Q, not from AᵀA Q: half of the digits would be lost otherwise.
         multiply(adj, block, out=middle)
         squares, rotation = torch.linalg.eigh(_gram(middle))
@@ -101,6 +101,18 @@ def _gram(x: Tensor) -> Tensor:
     return total
 
 
-def _orthonormal(x: Tensor) -> Tensor:
-    """An orthonormal basis of the columns of ``x``: Householder QR, which needs no full rank."""
-    return torch.linalg.qr(x).Q
+def _orthonormal(x: Tensor, passes: int = 1) -> Tensor:
+    """An orthonormal basis of the columns of ``x``: by Cholesky of ``xᵀ x``, a second pass for full precision.
+
+    Ten times faster than Householder's QR, which takes over where the columns are close to dependent.
+    """
+    for _ in range(passes):
+        factor, failed = torch.linalg.cholesky_ex(_gram(x))
+        pivots = factor.diagonal()
+        if bool(failed) or not float(pivots.min()) > 1e-3 * float(pivots.max()):
+            return torch.linalg.qr(x).Q
+        # Multiplying with the inverse of the small factor is faster than a triangular solve of many columns.
+        eye = torch.eye(len(factor), dtype=factor.dtype, device=x.device)
+        inverse = torch.linalg.solve_triangular(factor, eye, upper=False)
+        x = x @ inverse.T.to(x.dtype)
+    return x

@@ -6,6 +6,7 @@ from graphrec.errors import unknown
 from graphrec.models.base import GraphInputs, GraphRecommender
 from graphrec.models.bpr_mf import BPRMF
 from graphrec.models.bspm import BSPM
+from graphrec.models.ease import EASE
 from graphrec.models.gfcf import GFCF
 from graphrec.models.item_knn import ItemKNN
 from graphrec.models.lightgcn import LightGCN
@@ -16,7 +17,7 @@ from graphrec.models.user_knn import UserKNN
 
 MODELS: dict[str, type[GraphRecommender]] = {
     model.__name__: model
-    for model in (BPRMF, BSPM, GFCF, ItemKNN, LightGCN, NGCF, Popularity, RP3beta, UserKNN)
+    for model in (BPRMF, BSPM, EASE, GFCF, ItemKNN, LightGCN, NGCF, Popularity, RP3beta, UserKNN)
 }
 
 
@@ -36,6 +37,7 @@ def resolve(name: str) -> type[GraphRecommender]:
 __all__ = [
     "BPRMF",
     "BSPM",
+    "EASE",
     "GFCF",
     "MODELS",
     "NGCF",

@@ -74,7 +74,8 @@ class UserKNN(ClosedForm):
             full = nearest.degrees(0) == self.k
             weakest = torch.full_like(self.degrees, torch.inf)
             weakest.scatter_reduce_(0, nearest.rows().long(), nearest.values, "amin")
-            self.threshold = torch.where(full, weakest, 0.0)
+            # 1/sqrt(7) and 2/sqrt(28) are one similarity: what rounding tells apart counts as equal.
+            self.threshold = torch.where(full, weakest * (1 - 1e-6), 0.0)
 
     def score_rows(self, history: Adjacency) -> Tensor:
         """Neighbours' rows added up with their similarities."""
