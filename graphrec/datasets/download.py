@@ -15,6 +15,7 @@ from graphrec.datasets.archives import extract
 from graphrec.datasets.registry import Entry, File
 from graphrec.errors import InputError, MissingFileError
 
+_SHOWN = 160
 _LOG = logging.getLogger("graphrec.datasets")
 
 
@@ -74,7 +75,8 @@ def _fetch(entry: Entry, file: File, work: Path, fetched: dict[str, Path], folde
             shutil.copyfile(found, target)
             return
         except (OSError, ValueError) as error:
-            failures.append(f"{address}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            failures.append(f"{address}: {reason if len(reason) < _SHOWN else reason[:_SHOWN] + '…'}")
     raise MissingFileError(
         f"dataset {entry.name!r}: {file.name} could not be fetched. Tried {'; '.join(failures)}. {entry.manual(folder)}"
     )
