@@ -56,11 +56,10 @@ class Parser(ArgumentParser):
     def polish(self) -> Parser:
         """Write options with hyphens, and their help without mark-up; to be called when all are added."""
         for action in self._actions:
-            for name in list(action.option_strings):
-                dashed = name.replace("_", "-") if "." not in name else name
-                if dashed != name:
-                    action.option_strings[action.option_strings.index(name)] = dashed
-                    self._option_string_actions[dashed] = self._option_string_actions.pop(name)
+            spelt = [name if "." in name else name.replace("_", "-") for name in action.option_strings]
+            for old, new in zip(action.option_strings, spelt, strict=True):
+                self._option_string_actions[new] = self._option_string_actions.pop(old)
+            action.option_strings = spelt
             if action.nargs == "+":
                 action.metavar = "ID"
             if self.lists & set(action.option_strings):

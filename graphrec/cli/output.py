@@ -35,13 +35,14 @@ def cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (float, np.floating)):
-        return f"{value:.4f}" if abs(value) < 1e4 else f"{value:,.0f}"
+        number = float(value)
+        return f"{number:.4f}" if abs(number) < 1e4 else f"{number:,.0f}"
     if isinstance(value, (int, np.integer)):
         return f"{value:,}"
     return str(value)
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Iterable[str] = ()) -> str:
+def table(headers: Sequence[str], rows: Iterable[Iterable[Any]], numbers: Iterable[str] = ()) -> str:
     """Rows under their headers in columns.
 
     Args:

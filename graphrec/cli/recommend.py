@@ -6,11 +6,11 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from graphrec.cli.arguments import Parser
 from graphrec.cli.output import print_json, table
-from graphrec.cli.runs import add_data_arguments, check_data, existing_run
+from graphrec.cli.runs import add_data_arguments, existing_run, run_data
 from graphrec.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,7 +65,9 @@ def run(arguments: Sequence[str]) -> int:
     from graphrec.serving import Recommender
 
     recommender = Recommender.from_pretrained(source, device=options.device)
-    check_data(recommender.run, options)
+    if options.dataset is not None or options.root is not None:
+        assert recommender.run is not None
+        run_data(recommender.run, options)
     start = time.perf_counter()
     choice = {"exclude_seen": not options.include_seen, "candidates": options.candidates}
     if options.all:
@@ -75,12 +77,14 @@ def run(arguments: Sequence[str]) -> int:
     elif options.history is not None:
         frame = recommender.recommend_for(options.history, k=options.k, unknown=options.unknown, **choice)
     else:
-        policy = "error" if options.unknown == "error" else "skip"
+        policy: Literal["skip", "error"] = "error" if options.unknown == "error" else "skip"
         frame = recommender.similar_items(options.similar_to, options.k, unknown=policy)
     if frame.empty:
         raise InputError("nothing to recommend: none of the ids is known to the model, or no item is left")
     if options.out is not None:
-        recommender.write(frame, options.out)
+        from graphrec.serving.recommender import write_lists
+
+        write_lists([frame], options.out)
         _written(options, len(frame), start)
     elif options.json:
         print_json(frame.to_dict("records"))
@@ -89,7 +93,7 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _all(recommender: Recommender, options: object, choice: dict[str, object], start: float) -> int:
+def _all(recommender: Recommender, options: Any, choice: dict[str, Any], start: float) -> int:
     if options.out is not None:
         recommender.recommend_all(options.out, options.k, **choice)
         import pyarrow.parquet as pq
@@ -101,7 +105,7 @@ def _all(recommender: Recommender, options: object, choice: dict[str, object], s
     return 0
 
 
-def _written(options: object, rows: int, start: float) -> None:
+def _written(options: Any, rows: int, start: float) -> None:
     seconds = round(time.perf_counter() - start, 3)
     if options.json:
         print_json({"out": options.out, "rows": rows, "seconds": seconds})

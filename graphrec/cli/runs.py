@@ -54,9 +54,3 @@ def run_data(run: Run, options: Any) -> RecDataset:
             f"{data.fingerprint}, the run's is {run.fingerprint}"
         )
     return data
-
-
-def check_data(run: Run, options: Any) -> None:
-    """Check the fingerprint of a dataset that was named although the command does not need it."""
-    if options.dataset is not None or options.root is not None:
-        run_data(run, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import warnings
@@ -230,20 +231,8 @@ class Recommender:
         Returns:
             The file.
         """
-        path, schema = Path(out), self._schema()
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; name the parquet file to write.")
         blocks = self.recommend_blocks(k, users_a_block=users_a_block, exclude_seen=exclude_seen, candidates=candidates)
-
-        def write(temporary: Path) -> None:
-            with pq.ParquetWriter(temporary, schema) as writer:
-                for frame in blocks:
-                    writer.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
-
-        with clear_errors(path, "recommendations", "What was there before is whole."):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(path, write)
-        return path
+        return write_lists(blocks, out, self._schema())
 
     def recommend_for(
         self,
@@ -465,6 +454,35 @@ class Recommender:
 
     def __repr__(self) -> str:
         return f"Recommender({type(self.model).__name__}, {len(self.users)} users, {self.num_items} items)"
+
+
+def write_lists(frames: Iterable[pd.DataFrame], out: str | os.PathLike[str], schema: pa.Schema | None = None) -> Path:
+    """Write frames of lists to one parquet file, a row group each; the file is whole or not there.
+
+    Args:
+        frames: of :meth:`Recommender.recommend` and the like, with the same columns.
+        out: the file.
+        schema: of the file; None: that of the first frame.
+
+    Raises:
+        InputError: ``out`` is a folder or cannot be written.
+    """
+    path = Path(out)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name the parquet file to write.")
+
+    def write(temporary: Path) -> None:
+        with contextlib.ExitStack() as stack:
+            writer = None if schema is None else stack.enter_context(pq.ParquetWriter(temporary, schema))
+            for frame in frames:
+                table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+                writer = writer or stack.enter_context(pq.ParquetWriter(temporary, table.schema))
+                writer.write_table(table)
+
+    with clear_errors(path, "recommendations", "What was there before is whole."):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, write)
+    return path
 
 
 def _copy_run(run: Run, folder: Path) -> None:

@@ -178,6 +178,10 @@ def test_recommend(call: Any, place: Path) -> None:
     said = call("recommend", place / "run", "--all", "--k", "4", "--out", out, "--json").json
     frame = pd.read_parquet(out)
     assert said["rows"] == len(frame) == 160 and frame["user"].nunique() == 40
+    assert call("recommend", place / "run", "--users", "u1", "--k", "4", "--out", out).status == 0
+    assert pd.read_parquet(out)["item"].tolist() == frame[frame["user"] == "u1"]["item"].tolist()
+    assert call("recommend", place / "run", "--history", "sku 1", "--k", "4", "--out", out).status == 0
+    assert len(pd.read_parquet(out)) == 4
     streamed = call("recommend", place / "run", "--all", "--k", "4", "--json").json
     assert [row["item"] for row in streamed] == frame["item"].tolist()
     csv = call("recommend", place / "run", "--all", "--k", "4").out.splitlines()
