@@ -6,6 +6,7 @@ On the CPU the kernels are MKL's sparse-sparse products (scipy's where torch has
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -176,7 +177,7 @@ def _blocks(left: Adjacency, right: Adjacency, memory: int) -> list[tuple[int, i
     while bounds[-1] < left.shape[0]:
         stop = int(np.searchsorted(total, total[bounds[-1]] + budget, side="right")) - 1
         bounds.append(max(stop, bounds[-1] + 1))
-    return list(zip(bounds[:-1], bounds[1:], strict=True))
+    return list(itertools.pairwise(bounds))
 
 
 def _product(left: Adjacency, right: Adjacency) -> tuple[Tensor, Tensor, Tensor]:

@@ -22,7 +22,7 @@ class BSPM(GraphFilter):
     .. math:: b = r P, \qquad L(r) = r D_i^{-1/2} V V^\top D_i^{1/2}, \qquad
               \frac{dy}{dt} = -y P \text{ from } y_0 = \beta L(r) + b \text{ for } T_s
 
-    with P and V as in :class:`~graphrec.models.gfcf.GFCF`; the end y of sharpening is ranked. The equation is linear, so
+    with P and V as in :class:`~graphrec.models.gfcf.GFCF`; the end of sharpening is ranked. The equation is linear, so
     a step of size h is a polynomial, ``I - hP`` for Euler and ``I - hP + h²P²/2 - h³P³/6 + h⁴P⁴/24`` for RK4 (of the
     classical tableau and of the 3/8 rule that the authors' package uses), and no solver is needed. As in the authors'
     code the blur is a single Euler step of size 1.
@@ -37,7 +37,7 @@ class BSPM(GraphFilter):
         sharpen_time: T_s; 0: no sharpening.
         num_steps: steps of the solver.
         solver: ``rk4`` or ``euler``.
-        merge: ``early``, L(r) is sharpened too (the authors' ``final_sharpening``), or ``late``, it is added afterwards.
+        merge: ``early``: L(r) is sharpened too (the authors' ``final_sharpening``); ``late``: it is added at the end.
         mean_of_states: whether the mean of b and of the state after each step is ranked instead of the last state (the
             authors' ``t_point_combination``).
         rounds: power iterations for V.

@@ -55,9 +55,7 @@ class ClosedForm(GraphRecommender):
         The slow and plain counterpart of :meth:`score_rows`.
         """
 
-    def score(
-        self, users: Tensor, items: Tensor | None = None, *, edge_weight: EdgeWeight = None
-    ) -> Tensor:
+    def score(self, users: Tensor, items: Tensor | None = None, *, edge_weight: EdgeWeight = None) -> Tensor:
         """Scores of users, a function of their training rows.
 
         Args:
@@ -137,7 +135,7 @@ class ClosedForm(GraphRecommender):
 class ItemWeights(ClosedForm):
     """Base of linear item-item models, ``scores = r W`` with a sparse (I, I) matrix W, rows the sources."""
 
-    solution = ("weight_rowptr", "weight_col", "weight_value")
+    solution: ClassVar[tuple[str, ...]] = ("weight_rowptr", "weight_col", "weight_value")
 
     weight_rowptr: Tensor
     weight_col: Tensor

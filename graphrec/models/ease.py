@@ -39,11 +39,11 @@ class EASE(ItemWeights):
     X is R, or with ``weighted`` the square roots of the edges' weights: G is then the sum of w_u r_uᵀ r_u where the
     weights of a user are equal, and an edge of weight 0 is as if removed.
 
-    The inverse is taken in place in float32 (enough for λ of 1 and more) by Cholesky factorisation, of G (I x I) or, for
-    fewer users than items, of K = X Xᵀ + λ I (U x U), from which B follows by Woodbury's identity,
-    ``B_ij = (Xᵀ K⁻¹ X)_ij / (1 - (Xᵀ K⁻¹ X)_jj)``: Gowalla's 29,858 users need 3.6 GB, its 40,981 items 6.7 GB. Memory is
-    checked before. All of B is kept while that takes at most :data:`DENSE_LIMIT` bytes; otherwise the ``keep`` weights
-    of largest magnitude of each column, and :attr:`loss_by_truncation` says what that cost.
+    The inverse is taken in place in float32 (enough for λ of 1 and more) by Cholesky factorisation: of G (I x I) or,
+    where users are fewer than items, of K = X Xᵀ + λ I (U x U), from which B follows by Woodbury's identity,
+    ``B_ij = (Xᵀ K⁻¹ X)_ij / (1 - (Xᵀ K⁻¹ X)_jj)``: 3.6 GB for Gowalla's 29,858 users, 6.7 GB for its 40,981 items.
+    Memory is checked first. All of B is kept while that takes at most :data:`DENSE_LIMIT` bytes; otherwise the
+    ``keep`` weights of largest magnitude of each column, and :attr:`loss_by_truncation` says what that cost.
 
     Args:
         inputs: the dataset or the inputs taken from it.

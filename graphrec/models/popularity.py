@@ -53,16 +53,13 @@ class Popularity(ClosedForm):
         """Count."""
         self.popularity = self._count(self._edge_weight()).float()
 
-    def score(
-        self, users: Tensor, items: Tensor | None = None, *, edge_weight: EdgeWeight = None
-    ) -> Tensor:
+    def score(self, users: Tensor, items: Tensor | None = None, *, edge_weight: EdgeWeight = None) -> Tensor:
         """The popularity of the items, for each user; ``edge_weight`` multiplies what each training edge adds."""
         self._check_solved()
         users = users.to(self.device)
         weight = target_weight(edge_weight, self.graph_inputs.target)
-        if weight is None:
-            counts = self.popularity
-        else:
+        counts = self.popularity
+        if weight is not None:
             counts = self._count(self._edge_weight().to(weight.dtype) * weight)
         return pick(counts.expand(len(users), -1), items)
 

@@ -88,7 +88,7 @@ class UserKNN(ClosedForm):
         with torch.no_grad():
             entries = rows.nonzero().T
             values = rows[entries[0], entries[1]]
-            chosen = self._neighbours(Adjacency.from_edges(entries, tuple(rows.shape), values=values))
+            chosen = self._neighbours(Adjacency.from_edges(entries, (rows.shape[0], rows.shape[1]), values=values))
         row, col = chosen.rows().long(), chosen.col.long()
         similar = common[row, col]
         rescale = self._rescale(rows.square().sum(1))
