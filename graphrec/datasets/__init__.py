@@ -2,8 +2,26 @@
 
 from graphrec.datasets.builder import Builder
 from graphrec.datasets.dataset import Note, Pairs, RecDataset
+from graphrec.datasets.frames import from_table
 from graphrec.datasets.load import load
+from graphrec.datasets.split_files import load_split, save_split
+from graphrec.datasets.splits import Split, parse_split
 from graphrec.datasets.tables import PARTS, EdgeTable, EdgeType
 from graphrec.datasets.vocabulary import Vocabulary
 
-__all__ = ["PARTS", "Builder", "EdgeTable", "EdgeType", "Note", "Pairs", "RecDataset", "Vocabulary", "load"]
+__all__ = [
+    "PARTS",
+    "Builder",
+    "EdgeTable",
+    "EdgeType",
+    "Note",
+    "Pairs",
+    "RecDataset",
+    "Split",
+    "Vocabulary",
+    "from_table",
+    "load",
+    "load_split",
+    "parse_split",
+    "save_split",
+]

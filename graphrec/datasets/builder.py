@@ -10,7 +10,18 @@ import numpy as np
 import pyarrow as pa
 
 from graphrec.datasets.assembly import Collected, Features, Ids, Piece, Rows, Strings, isolated_notes, merge
-from graphrec.datasets.columns import Place, RawIds, as_table, column_names, numbers, place_of, raw_ids, strings, times
+from graphrec.datasets.columns import (
+    Place,
+    RawIds,
+    as_table,
+    column_names,
+    missing_column,
+    place_of,
+    raw_ids,
+    singles,
+    strings,
+    times,
+)
 from graphrec.datasets.dataset import Note, RecDataset
 from graphrec.datasets.roles import labels, parts, words
 from graphrec.datasets.tables import DUPLICATES, PARTS, Duplicates, EdgeTable, EdgeType, Provenance
@@ -101,7 +112,7 @@ class Builder:
         if rating is not None:
             low, high = scale if scale is not None else (None, None)
             place = place_of(table, call, rating)
-            rows.columns["rating"] = numbers(table[rating], place, low=low, high=high).astype(np.float32)
+            rows.columns["rating"] = singles(table[rating], place, low=low, high=high)
         if label is not None:
             rows.columns["label"] = labels(table[label], place_of(table, call, label))
         if part_column is not None:
@@ -138,6 +149,8 @@ class Builder:
         call = "triples"
         known = column_names(frame)
         head_end, tail_end = _end(head, "entity"), _end(tail, "entity")
+        if relation == "relation" and relation not in known:
+            raise missing_column(relation, known, call)
         literals = {}
         for word, value in (("relation", relation), ("source", source)):
             if value is not None and value not in known:
@@ -324,7 +337,7 @@ class Builder:
 
     def _common(self, rows: Rows, table: pa.Table, call: str, weight: str | None, time: str | None) -> None:
         if weight is not None:
-            rows.columns["weight"] = numbers(table[weight], place_of(table, call, weight)).astype(np.float32)
+            rows.columns["weight"] = singles(table[weight], place_of(table, call, weight))
         if time is not None:
             rows.columns["time"] = times(table[time], place_of(table, call, time))
 

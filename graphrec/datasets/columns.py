@@ -355,6 +355,16 @@ def numbers(values: Any, place: Place, *, low: float | None = None, high: float 
     return floats
 
 
+def singles(values: Any, place: Place, *, low: float | None = None, high: float | None = None) -> NDArray[np.float32]:
+    """A column of numbers as float32 (see :func:`numbers`), refused where they do not fit."""
+    floats = numbers(values, place, low=low, high=high)
+    large = np.abs(floats) > np.finfo(np.float32).max
+    if large.any():
+        row = _first(large)
+        raise InputError(f"{place.row(row)}: {floats[row]:g} is too large for a float32.")
+    return floats.astype(np.float32)
+
+
 def times(values: Any, place: Place) -> NDArray[Any]:
     """A column of times: int64 where whole, else float64. Dates and timestamps become Unix seconds.
 

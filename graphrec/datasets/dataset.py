@@ -247,12 +247,14 @@ class RecDataset:
 
         Args:
             part: the part of the interactions; edge types that have no parts come whole. None: all parts.
-            edge_types: which (default: all).
+            edge_types: which (default: all); one triple will do.
 
         Returns:
             A graph of its own whose tensors are shared with later calls: stores may be changed freely, tensors not in
             place.
         """
+        if edge_types is not None and len(edge_types) == 3 and all(isinstance(word, str) for word in edge_types):
+            edge_types = [(str(edge_types[0]), str(edge_types[1]), str(edge_types[2]))]
         wanted = tuple(self.tables) if edge_types is None else tuple(tuple(edge_type) for edge_type in edge_types)
         key = ("graph", part, wanted)
         if key not in self._cache:

@@ -387,6 +387,8 @@ def parse_split(spec: str | Split, seed: int | None = None) -> Split:
     """
     if isinstance(spec, Split):
         split = spec
+    elif not isinstance(spec, str):
+        raise InputError(f"split: expected a string such as 'random:.8,.1,.1' or a Split, got {type(spec).__name__}.")
     else:
         body, _, rest = spec.partition(";")
         name, _, text = body.strip().partition(":")

@@ -37,6 +37,20 @@ COLUMNS: Mapping[str, Any] = MappingProxyType(
 )
 
 
+def edge_ids(values: Any) -> NDArray[np.int64]:
+    """One or several edge ids as (N,) int64.
+
+    Raises:
+        InputError: something else than whole numbers.
+    """
+    ids = np.atleast_1d(np.asarray(values))
+    if ids.size == 0:
+        return np.empty(0, np.int64)
+    if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
+        raise InputError(f"edge ids: expected whole numbers, got shape {ids.shape} of {ids.dtype}.")
+    return ids.astype(np.int64)
+
+
 @dataclass(frozen=True, eq=False)
 class EdgeTable:
     """The edges of one type, as columns of equal length in canonical order (source, target, relation, time, part).
@@ -145,7 +159,7 @@ class EdgeTable:
         Raises:
             InputError: an edge id that is not there.
         """
-        wanted = np.atleast_1d(np.asarray(edge_id, dtype=np.int64))
+        wanted = edge_ids(edge_id)
         if len(wanted) and len(self) == 0:
             raise InputError(f"{self.edge_type} has no edges, so no edge id {wanted[0]}.")
         place = np.minimum(np.searchsorted(self.edge_id, wanted), max(len(self) - 1, 0))
@@ -179,7 +193,7 @@ class Provenance:
 
     def rows(self, edge_id: Any) -> NDArray[np.int64]:
         """The input rows of one or several edges, ascending."""
-        wanted = np.atleast_1d(np.asarray(edge_id, dtype=np.int64))
+        wanted = edge_ids(edge_id)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self.row)):
             raise InputError(f"edge id {wanted[(wanted < 0) | (wanted >= len(self.row))][0]} is not there.")
         start = np.searchsorted(self.merged_edge, wanted, "left")

@@ -82,6 +82,10 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self._ints) if self._ints is not None else len(self._strings)  # type: ignore[arg-type]
 
+    def __getitem__(self, index: slice | int) -> Any:
+        """Raw ids by position: one, or an array of them."""
+        return self.raw[index]
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Vocabulary) and self.numeric == other.numeric and bool(self.arrow.equals(other.arrow))
 

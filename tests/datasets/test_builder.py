@@ -160,6 +160,7 @@ def test_parts_come_from_columns_words_and_calls() -> None:
         ({"rating": [3, None]}, {"rating": "rating"}, "row 1: no number"),
         ({"rating": ["3", "x"]}, {"rating": "rating"}, "row 1: 'x' is no number"),
         ({"rating": [3, np.inf]}, {"rating": "rating"}, "row 1: inf is not a finite number"),
+        ({"rating": [3, 1e300]}, {"rating": "rating"}, "row 1: 1e.300 is too large"),
         ({"time": [3.0, np.nan]}, {"time": "time"}, "row 1: no (time|number)"),
         ({"time": pa.array([3.0, np.nan])}, {"time": "time"}, "row 1: nan is not a finite number"),
         ({"time": ["2020-01-01", "soon"]}, {"time": "time"}, "is no time|no number"),
@@ -316,3 +317,8 @@ def test_odd_frames_are_taken() -> None:
     assert len(Builder().interactions(reader).build().tables[T]) == 1
     nullable = pd.DataFrame({"user": pd.array([1, 2], "Int64"), "item": pd.Categorical([5, 5])})
     assert Builder().interactions(nullable).build().num_items == 1
+
+
+def test_a_missing_relation_is_said() -> None:
+    with pytest.raises(InputError, match=r"triples: no column 'relation'.*Found: 'head', 'rel', 'tail'"):
+        Builder().triples({"head": ["a"], "rel": ["r"], "tail": ["b"]})

@@ -67,6 +67,7 @@ def test_the_graph_holds_training_positives() -> None:
     assert data.graph("test")[T].edge_id.tolist() == [2, 6]
     only = data.graph(edge_types=[("user", "trusts", "user")])
     assert only.edge_types == [("user", "trusts", "user")] and only["item"].num_nodes == 4
+    assert data.graph(edge_types=("user", "trusts", "user")).edge_types == only.edge_types  # type: ignore[arg-type]
     with pytest.raises(InputError, match="unknown edge type"):
         data.graph(edge_types=[("user", "trust", "user")])
     assert graph.validate()
@@ -118,6 +119,14 @@ def test_without_an_edge_that_is_not_there(edges: Any) -> None:
         toy().without(edges)
     with pytest.raises(InputError, match="has no edge id 0"):
         toy().without([0]).without([0])
+
+
+@pytest.mark.parametrize("edges", [["x"], [0.5], [[0, 1]]])
+def test_edge_ids_are_whole_numbers(edges: Any) -> None:
+    with pytest.raises(InputError, match="expected whole numbers"):
+        toy().without(edges)
+    with pytest.raises(InputError, match="expected whole numbers"):
+        toy().rows(T, edges)
 
 
 def test_rows_of_merged_edges() -> None:

@@ -270,6 +270,8 @@ def test_only_input_errors_come_out_of_the_parser(spec: str) -> None:
 
 
 def test_what_a_split_needs_is_said() -> None:
+    with pytest.raises(InputError, match="expected a string such as"):
+        parse_split(3)  # type: ignore[arg-type]
     data = Builder().interactions({"user": [1], "item": [1]}).build()
     with pytest.raises(InputError, match="needs a time"):
         data.split("time:.8,.1,.1")
