@@ -20,7 +20,8 @@ def mean_vector(vectors: Tensor, weights: Tensor) -> Tensor:
 
     .. math:: z = \frac{\sum_{h \in H} w_h v_h}{\sum_{h \in H} w_h}
 
-    It is one step of propagation from the items to a node whose only neighbours they are.
+    It is one step of propagation from the items to a node whose only neighbours they are. Of the two it is the cheaper;
+    on MovieLens (LightGCN, the users' own training items as history) the ridge found more of their test items.
 
     Args:
         vectors: (H, D), the final vectors of the history's items.

@@ -264,7 +264,7 @@ class Recommender:
             candidates: raw ids of the only items that may be recommended; None: all.
             unknown: as in :meth:`recommend`, for items of the history; a history without known items raises,
                 except under ``popular``, where it gives the most popular items.
-            fold_in: ``mean`` or ``ridge``; None: the exact scores where there are some, else ``mean``.
+            fold_in: ``mean`` or ``ridge``; None: the exact scores where there are some, else ``ridge``.
             unseen: α of the ridge.
             l2: λ of the ridge.
 
@@ -303,7 +303,10 @@ class Recommender:
             raise InputError(f"{type(self.model).__name__} has no item vectors to fold a history in{exact}.")
         catalogue = self.model.encoded().items
         rows, given = catalogue[items.to(device)], weights.to(catalogue)
-        vector = ridge_vector(rows, given, catalogue, unseen, l2) if fold_in == "ridge" else mean_vector(rows, given)
+        if fold_in == "mean":
+            vector = mean_vector(rows, given)
+        else:
+            vector = ridge_vector(rows, given, catalogue, unseen, l2)
         return (catalogue @ vector).float().cpu()
 
     @torch.no_grad()

@@ -97,12 +97,13 @@ def test_streamed_file_is_the_frame(tmp_path: Path) -> None:
 
 def test_new_users_by_the_mean_of_their_items() -> None:
     rec = recommender()
-    frame = rec.recommend_for(["f", "e"], k=2, user="new")
+    frame = rec.recommend_for(["f", "e"], k=2, user="new", fold_in="mean")
     # The mean of (2, 1) and (1, 1) is (1.5, 1): a scores 6 * 1.5 + 1 = 10, b 8.5.
     assert items(frame, "new") == ["a", "b"] and frame["score"].tolist() == [10.0, 8.5]
-    assert rec.recommend_for(["f", "e"], [0, 1], k=1)["score"].tolist() == [13.0]
+    assert rec.recommend_for(["f", "e"], [0, 1], k=1, fold_in="mean")["score"].tolist() == [13.0]
     ridge = rec.recommend_for(["a"], k=6, exclude_seen=False, fold_in="ridge")
     assert ridge["item"].tolist()[0] == "a"
+    pd.testing.assert_frame_equal(rec.recommend_for(["a"], k=6, exclude_seen=False), ridge)
     with pytest.raises(InputError, match="weights: 2 numbers"):
         rec.recommend_for(["f", "e"], [1.0], k=1)
     with pytest.raises(InputError, match="at least one known item"), pytest.warns(UserWarning):
