@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from graphrec.serving.report import add_report
+from graphrec.serving.report import write_report
 
 import graphrec
 from graphrec.errors import InputError
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         users = recommender.users[:3]
         print(recommender.recommend(users=users, k=5).to_string(index=False), end="\n\n")
         baselines = {name: row for name, row in metrics.items() if name != "LightGCN"}
-        add_report(run, data, baselines=baselines)
+        write_report(run, data=data, baselines=baselines)
     except InputError as error:
         print(f"demo: error: {error}", file=sys.stderr)
         return 2
