@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from graphrec.serving.report import write_report
+from graphrec.reports import write_report
 
 import graphrec
 from graphrec.errors import InputError

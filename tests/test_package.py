@@ -20,9 +20,13 @@ FREE = {"errors", "randomness", "optional"}
 
 
 def imported(file: Path) -> set[str]:
-    """The parts of graphrec that a module imports, at its top or within functions, ``TYPE_CHECKING`` blocks included."""
+    """The parts of graphrec that a module imports when it runs, at its top or within functions."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []  # names for annotations: nothing is imported
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

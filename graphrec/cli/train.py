@@ -97,7 +97,7 @@ def run(arguments: Sequence[str]) -> int:
         **fit_options,
     )
     if options.report:
-        from graphrec.serving.report import write_report
+        from graphrec.reports import write_report
 
         write_report(finished, data=data)
     if options.json:

@@ -1,4 +1,4 @@
-"""The report as one HTML page: sections from :class:`~graphrec.serving.report.parts.ReportParts`, in reading order."""
+"""The report as one HTML page: sections from :class:`~graphrec.reports.parts.ReportParts`, in reading order."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from graphrec.serving.report import svg
-from graphrec.serving.report.parts import Entry, Example, GraphStatistics, PopularityBias, ReportParts
+from graphrec.reports import svg
+from graphrec.reports.parts import Entry, Example, GraphStatistics, PopularityBias, ReportParts
 
 # Nothing but the page's own style: even a name that slipped through unescaped could not fetch or run anything.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -34,7 +34,7 @@ def render(parts: ReportParts) -> str:
         _notes(parts.notes),
         _again(parts),
     )
-    style = (files("graphrec.serving.report") / "style.css").read_text(encoding="utf-8")
+    style = (files("graphrec.reports") / "style.css").read_text(encoding="utf-8")
     fingerprint = f" · data {escape(parts.fingerprint[:16])}" if parts.fingerprint else ""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

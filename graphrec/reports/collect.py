@@ -13,8 +13,7 @@ import torch
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
 from graphrec.evaluation import Evaluation, evaluate
-from graphrec.runs import Run
-from graphrec.serving.report.parts import (
+from graphrec.reports.parts import (
     EdgeCount,
     Entry,
     Example,
@@ -23,7 +22,8 @@ from graphrec.serving.report.parts import (
     bootstrap_interval,
     popularity_bias,
 )
-from graphrec.serving.report.svg import number
+from graphrec.reports.svg import number
+from graphrec.runs import Run
 
 _ABOUT_USERS = ("user", "truth", "train")
 

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from graphrec.errors import InputError
-from graphrec.runs import Run
-from graphrec.serving.report.collect import examples_of, graph_statistics, report_parts, reproduce_command
-from graphrec.serving.report.page import render
-from graphrec.serving.report.parts import (
+from graphrec.reports.collect import examples_of, graph_statistics, report_parts, reproduce_command
+from graphrec.reports.page import render
+from graphrec.reports.parts import (
     EdgeCount,
     Entry,
     Example,
@@ -20,6 +19,7 @@ from graphrec.serving.report.parts import (
     bootstrap_interval,
     popularity_bias,
 )
+from graphrec.runs import Run
 
 __all__ = [
     "EdgeCount",

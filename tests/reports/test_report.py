@@ -18,8 +18,7 @@ from graphrec.datasets.world import world
 from graphrec.errors import InputError
 from graphrec.evaluation import evaluate
 from graphrec.models import LightGCN, Popularity
-from graphrec.runs import Run
-from graphrec.serving.report import (
+from graphrec.reports import (
     EdgeCount,
     Entry,
     Example,
@@ -32,9 +31,10 @@ from graphrec.serving.report import (
     reproduce_command,
     write_report,
 )
-from graphrec.serving.report.page import duration
-from graphrec.serving.report.parts import gini
-from graphrec.serving.report.svg import number, ticks
+from graphrec.reports.page import duration
+from graphrec.reports.parts import gini
+from graphrec.reports.svg import number, ticks
+from graphrec.runs import Run
 from graphrec.training.fit import fit
 
 EVIL = "<script>alert(1)</script>\"'&<img src=http://evil.example/x>"
