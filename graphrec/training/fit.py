@@ -196,11 +196,12 @@ def _nothing_left(source: Path, strict: bool) -> bool:
     """Whether the run is finished already. ``strict``: raise where there is nothing to resume either."""
     if unfinished(source) is not None:
         return False
-    if (source / "manifest.json").exists():
+    if (source / "manifest.json").exists() and Run(source).config.get("status") == "complete":
         return True
     if strict:
         raise MissingFileError(
-            f"there is nothing to resume: neither {source} nor {training_folder(source)} holds a training."
+            f"there is nothing to resume: neither {source} nor {training_folder(source)} holds a training "
+            "that can go on."
         )
     return False
 

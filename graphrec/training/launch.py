@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,6 +124,7 @@ def _write_task(
         "seed": seed,
         "device": device.type,
         "resume": str(resume) if resume else None,
+        "parent": os.getpid(),
     }
     (folder / "task.json").write_text(json.dumps(task), encoding="utf-8")
 
@@ -186,4 +188,7 @@ def work(folder: Path, rank: int) -> None:
     try:
         run_loop(model, options, task["seed"], Processes(rank, options.devices, device), resume=resume)
     finally:
+        if os.getppid() != task["parent"]:
+            # Process 0 was killed and cannot clear up; the folder holds training pairs.
+            shutil.rmtree(folder, ignore_errors=True)
         dist.destroy_process_group()

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,19 @@ def test_two_processes_make_the_steps_of_one(train: Train, tmp_path: Path) -> No
     assert "GLOO_SOCKET_IFNAME" not in os.environ
 
 
+@pytest.mark.slow
+def test_workers_end_when_the_training_is_killed(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options: dict[str, Any] = {"epochs": 10_000, "devices": 2, "hparams": {"pause": 0.002}}
+    with training(str(out), options) as process:
+        wait_for(lambda: (tmp_path / "run.training" / "checkpoint.safetensors").exists())
+        tasks = Path(tempfile.gettempdir()).glob("graphrec-*/task.json")
+        (folder,) = [task.parent for task in tasks if json.loads(task.read_text())["parent"] == process.pid]
+        process.kill()
+        wait_for(lambda: not folder.exists())
+
+
+@pytest.mark.slow
 def test_processes_resume_and_heed_ctrl_c(train: Train, tmp_path: Path) -> None:
     out = tmp_path / "run"
     options: dict[str, Any] = {"epochs": 60, "devices": 2, "hparams": {"sgd": True, "pause": 0.002}}

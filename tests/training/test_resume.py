@@ -158,6 +158,10 @@ def test_resume_needs_something_to_go_on_from(train: Train, tmp_path: Path) -> N
         train(resume=tmp_path / "elsewhere")
     _, run = train(out=tmp_path / "run", resume=True)
     assert run.config["status"] == "complete"
+    config = (run.path / "config.yaml").read_text()
+    (run.path / "config.yaml").write_text(config.replace("status: complete", "status: interrupted"))
+    with pytest.raises(MissingFileError, match="nothing to resume"):
+        train(resume=run.path)
 
 
 def test_a_damaged_checkpoint_is_one_clear_error(train: Train, tmp_path: Path) -> None:
