@@ -303,10 +303,8 @@ class Recommender:
             raise InputError(f"{type(self.model).__name__} has no item vectors to fold a history in{exact}.")
         catalogue = self.model.encoded().items
         rows, given = catalogue[items.to(device)], weights.to(catalogue)
-        if fold_in == "mean":
-            vector = mean_vector(rows, given)
-        else:
-            vector = ridge_vector(rows, given, catalogue, unseen, l2)
+        mean = fold_in == "mean"
+        vector = mean_vector(rows, given) if mean else ridge_vector(rows, given, catalogue, unseen, l2)
         return (catalogue @ vector).float().cpu()
 
     @torch.no_grad()

@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 
 from graphrec.cli.arguments import Parser, as_words, key_values, read_yaml, take
 from graphrec.cli.output import plain, table
-from graphrec.cli.recipe import flat
+from graphrec.cli.recipe import flat, read_recipe
+from graphrec.cli.train import parser as train_parser
 from graphrec.errors import InputError, MissingFileError
+from graphrec.models import LightGCN
+from graphrec.models.base import Preset
 
 
 def parser() -> Parser:
@@ -133,3 +136,33 @@ def test_raw_ids_of_any_letters_arrive_unchanged(ids: list[str]) -> None:
 def test_tables_and_json_values() -> None:
     assert table(["a", "n"], [["x", 1.5], ["yy", 10]], ["n"]) == "a        n\nx   1.5000\nyy      10"
     assert plain({"a": float("nan"), "b": [1, float("inf")]}) == {"a": None, "b": [1, None]}
+
+
+def test_typed_options_win_over_the_file_and_the_file_over_the_preset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preset = Preset(model={"dim": 16, "lr": 0.01}, fit={"epochs": 7, "schedule": "cosine"})
+    monkeypatch.setattr(LightGCN, "presets", {"quick": preset})
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        "model: lightgcn\npreset: quick\ndataset: gowalla\nepochs: 5\nmodel.lr: 0.02\nks: [5, 10]\nseed: 9\n"
+    )
+    found = read_recipe(["--config", str(file), "--model.lr", "0.5"])
+    assert found.model is LightGCN
+    options = train_parser(LightGCN).parse(found.words)
+    assert options.model.dim == 16 and options.model.lr == 0.5 and options.model.seed == 9
+    assert options.epochs == 5 and options.schedule == "cosine" and options.ks == (5, 10) and options.seed == 9
+    with pytest.raises(InputError, match=r"unknown preset of LightGCN 'qiuck'. Did you mean 'quick'"):
+        read_recipe(["--model", "LightGCN", "--preset", "qiuck"])
+    with pytest.raises(InputError, match="--model NAME is needed"):
+        read_recipe(["--preset", "quick"])
+    seeded = read_recipe(["--model", "LightGCN", "--seed", "4", "--model.seed", "2"])
+    assert train_parser(LightGCN).parse(seeded.words).model.seed == 2
+
+
+def test_hyper_parameters_of_another_model_in_the_file_are_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("model: LightGCN\nhparams: {dim: 8}\ndataset: {source: x, fingerprint: f}\nfit: {}\n")
+    found = read_recipe(["--config", str(file), "--model", "Popularity"])
+    assert found.words == ["--dataset=x"] and found.fingerprint == "f"
+    assert read_recipe(["--config", str(file), "--dataset", "y"]).fingerprint is None
