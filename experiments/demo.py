@@ -12,10 +12,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from graphrec.reports import write_report
-
 import graphrec
 from graphrec.errors import InputError
+from graphrec.reports import write_report
 
 METRICS = ("recall@20", "ndcg@20", "coverage@20", "gini@20")
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from graphrec.evaluation import compare, evaluate
     from graphrec.runs import Run
     from graphrec.serving import Recommender
-    from graphrec.training import fit
+    from graphrec.training.fit import fit
 
 __version__ = "0.1.0"
 

@@ -13,9 +13,23 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "graphrec"
-ORDER = (
-    "errors randomness optional graphs layers datasets models runs evaluation reports training serving influence unlearning cli"
-).split()
+ORDER = [
+    "errors",
+    "randomness",
+    "optional",
+    "graphs",
+    "layers",
+    "datasets",
+    "models",
+    "runs",
+    "evaluation",
+    "reports",
+    "training",
+    "serving",
+    "influence",
+    "unlearning",
+    "cli",
+]
 FREE = {"errors", "randomness", "optional"}
 
 
@@ -30,7 +44,8 @@ def imported(file: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "graphrec" else [node.module]
+            within = node.module == "graphrec"
+            names = [f"graphrec.{alias.name}" for alias in node.names] if within else [node.module]
         else:
             continue
         found |= {name.split(".")[1] for name in names if name.startswith("graphrec.") and name.count(".")}

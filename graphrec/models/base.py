@@ -141,7 +141,7 @@ class Batch:
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
         size = len(self)
-        changed = {
+        changed: dict[str, Any] = {
             entry.name: function(value)
             for entry in fields(self)
             if isinstance(value := getattr(self, entry.name), Tensor) and value.dim() > 0 and len(value) == size
@@ -150,7 +150,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Self:
         """The batch on another device."""
-        changed = {
+        changed: dict[str, Any] = {
             entry.name: value.to(device)
             for entry in fields(self)
             if isinstance(value := getattr(self, entry.name), Tensor)

@@ -25,17 +25,17 @@ from graphrec.models.base import (
 )
 from graphrec.models.pairwise import Initialisation, Loss, Pair, PairwiseRecommender, Positives
 
-Normalisation = Literal["sym", "left", "right", "l1", "l1_left", "l1_right", "none"]
+Normalisation = Literal["sym", "left", "right", "l1", "sqrt_left", "sqrt_right", "none"]
 LayerWeights = Literal["uniform", "last", "without_ego", "learned"]
 
 # D_r^-a A D_c^-b: the exponents a and b of each normalisation (table 5 of the paper and its variants).
 _EXPONENTS: Mapping[str, tuple[float, float]] = {
     "sym": (0.5, 0.5),
-    "left": (0.5, 0.0),
-    "right": (0.0, 0.5),
+    "left": (1.0, 0.0),
+    "right": (0.0, 1.0),
     "l1": (1.0, 1.0),
-    "l1_left": (1.0, 0.0),
-    "l1_right": (0.0, 1.0),
+    "sqrt_left": (0.5, 0.0),
+    "sqrt_right": (0.0, 0.5),
     "none": (0.0, 0.0),
 }
 
@@ -56,8 +56,9 @@ class LightGCN(PairwiseRecommender):
         num_layers: K.
         layer_weights: α: ``uniform``; ``last`` layer only; ``without_ego`` uniform over layers 1 to K; ``learned``, one
             parameter for each layer, from uniform.
-        normalisation: ``sym``; ``left`` D^-1/2 A; ``right`` A D^-1/2; ``l1`` D⁻¹ A D⁻¹; ``l1_left`` D⁻¹ A; ``l1_right``
-            A D⁻¹; ``none``.
+        normalisation: ``sym``; ``left`` D⁻¹ A; ``right`` A D⁻¹; ``l1`` D⁻¹ A D⁻¹; ``sqrt_left`` D^-1/2 A;
+        ``sqrt_right``
+            A D^-1/2; ``none``. The paper's "-L" and "-R" are the two with roots.
         self_loops: whether A + I takes the place of A (degrees too).
         edge_dropout: share of edges left out of each step's graph, the others scaled by 1/(1 - share).
         loss: ``bpr``, ``bce`` or ``softmax``; see :class:`PairwiseRecommender`.
@@ -174,8 +175,8 @@ class LightGCN(PairwiseRecommender):
         if own == other:
             return users, items
         power = sign * (own - other) / 2
-        scales = (degree.where(degree > 0, 1.0).pow(power).unsqueeze(1) for degree in self.degrees(weight))
-        return tuple(x * scale for x, scale in zip((users, items), scales, strict=True))  # type: ignore[return-value]
+        scales = [degree.where(degree > 0, 1.0).pow(power).unsqueeze(1) for degree in self.degrees(weight)]
+        return users * scales[0], items * scales[1]
 
     def _values(self, batch: Batch | None, weight: Tensor | None) -> Tensor | None:
         """Edge values where they differ from those of :attr:`matrix`: weights were given, or edges are dropped."""

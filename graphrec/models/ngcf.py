@@ -105,12 +105,13 @@ class NGCF(PairwiseRecommender):
         self.num_layers, self.propagation, self.message_dropout = num_layers, propagation, message_dropout
         self.activation, self.interaction, self.combination = activation, interaction, combination
         branches = num_layers * (1 + interaction) if transform else 0
-        self.transforms = nn.ModuleList(nn.Linear(dim, dim) for _ in range(branches))
+        transforms = [nn.Linear(dim, dim) for _ in range(branches)]
         stream = randomness.generator(seed, "initialisation/layers")
-        for linear in self.transforms:
+        for linear in transforms:
             nn.init.xavier_uniform_(linear.weight, generator=stream)
             # The authors' biases are 1 x D matrices and drawn like the weights.
             nn.init.xavier_uniform_(linear.bias.data.view(1, dim), generator=stream)
+        self.transforms = nn.ModuleList(transforms)
 
     def propagate(self, users: Tensor, items: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
         """One product S = P E on the two halves of the bipartite graph, (U, D) and (I, D).
@@ -146,7 +147,8 @@ class NGCF(PairwiseRecommender):
 
     def _encode(self, edge_weight: EdgeWeight, generator: torch.Generator | None) -> Encoded:
         weight = target_weight(edge_weight, self.graph_inputs.target)
-        users, items = self.user_embedding, self.item_embedding
+        users: Tensor = self.user_embedding
+        items: Tensor = self.item_embedding
         layers = [(users, items)]
         for layer in range(self.num_layers):
             first = layer * (1 + self.interaction)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from graphrec import randomness
 from graphrec.datasets.dataset import RecDataset
-from graphrec.errors import InputError
+from graphrec.errors import InputError, unknown
 from graphrec.graphs.sampling import positive_pairs, sample_negatives, shared_negatives
 from graphrec.layers.losses import bce_loss, bpr_loss, sampled_softmax_loss, squared_norms
 from graphrec.layers.spectral import normalised, right_singular_vectors
@@ -84,16 +84,16 @@ class PairwiseRecommender(GraphRecommender):
         seed: int,
         **hparams: Any,
     ) -> None:
-        for name, value in (("dim", dim), ("num_negatives", num_negatives), ("batch_size", batch_size)):
-            if value < 1:
-                raise InputError(f"{name} must be a positive whole number, found {value}.")
-        for name, value, words in (
+        for name, size in (("dim", dim), ("num_negatives", num_negatives), ("batch_size", batch_size)):
+            if size < 1:
+                raise InputError(f"{name} must be a positive whole number, found {size}.")
+        for name, word, words in (
             ("loss", loss, ("bpr", "bce", "softmax")),
             ("positives", positives, ("user", "edge")),
             ("init", init, ("normal", "xavier", "spectral")),
         ):
-            if value not in words:
-                raise InputError(f"{name} must be one of {', '.join(words)}, found {value!r}.")
+            if word not in words:
+                raise unknown(name, word, words)
         super().__init__(
             inputs,
             dim=dim,

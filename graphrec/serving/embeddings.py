@@ -37,14 +37,14 @@ def _fixed_width(ids: np.ndarray) -> np.ndarray:
 
 
 def _npz(path: Path, users: Rows, items: Rows) -> None:
-    arrays = {
-        "user_ids": _fixed_width(users[0]),
-        "users": users[1],
-        "item_ids": _fixed_width(items[0]),
-        "items": items[1],
-    }
     with path.open("wb") as stream:
-        np.savez(stream, **arrays)
+        np.savez(
+            stream,
+            user_ids=_fixed_width(users[0]),
+            users=users[1],
+            item_ids=_fixed_width(items[0]),
+            items=items[1],
+        )
 
 
 def _safetensors(path: Path, users: Rows, items: Rows) -> None:

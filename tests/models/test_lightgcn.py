@@ -64,11 +64,11 @@ def dense_propagation(model: LightGCN, left: float, right: float, weight: Tensor
 
 EXPONENTS = {
     "sym": (0.5, 0.5),
-    "left": (0.5, 0.0),
-    "right": (0.0, 0.5),
+    "left": (1.0, 0.0),
+    "right": (0.0, 1.0),
     "l1": (1.0, 1.0),
-    "l1_left": (1.0, 0.0),
-    "l1_right": (0.0, 1.0),
+    "sqrt_left": (0.5, 0.0),
+    "sqrt_right": (0.0, 0.5),
     "none": (0.0, 0.0),
 }
 

@@ -61,7 +61,7 @@ def test_without_transformations_and_interaction_it_is_a_left_normalised_lightgc
         interaction=False,
         message_dropout=0.0,
     ).double()
-    simple = LightGCN(data, dim=6, num_layers=1, normalisation="l1_left", layer_weights="last").double()
+    simple = LightGCN(data, dim=6, num_layers=1, normalisation="left", layer_weights="last").double()
     simple.load_state_dict(model.state_dict())
     users, _ = model.propagate(model.user_embedding, model.item_embedding, None)
     torch.testing.assert_close(users, simple.encode().users)
