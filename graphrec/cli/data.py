@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from graphrec.cli.arguments import Parser, key_values
@@ -65,19 +63,6 @@ def load_dataset(options: Any) -> RecDataset:
     from graphrec.datasets import load
 
     return load(options.dataset, root=options.root, **_how(options))
-
-
-def dataset_spec(options: Any, data: RecDataset) -> dict[str, Any]:
-    """What a run notes of the options, so that the dataset can be loaded again, from another folder too."""
-    from graphrec.datasets.registry import entries
-
-    source = options.dataset
-    if options.root is None and source not in entries() and Path(source).exists():
-        source = os.path.abspath(source)
-    spec = {"source": source, "name": data.name, **_how(options)}
-    if options.root is not None:
-        spec["root"] = os.path.abspath(options.root)
-    return spec
 
 
 def _how(options: Any) -> dict[str, Any]:

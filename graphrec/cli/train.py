@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphrec.cli.arguments import Parser, take
-from graphrec.cli.data import add_dataset_arguments, dataset_spec, load_dataset
+from graphrec.cli.data import add_dataset_arguments, load_dataset
 from graphrec.cli.output import metrics_table, print_json
 from graphrec.cli.recipe import Recipe, read_recipe
 from graphrec.errors import InputError, MissingFileError, unknown
@@ -93,13 +93,9 @@ def run(arguments: Sequence[str]) -> int:
         out=out,
         resume=resumed,
         init_from=options.init_from,
-        dataset_spec=dataset_spec(options, data),
+        report=options.report,
         **fit_options,
     )
-    if options.report:
-        from graphrec.reports import write_report
-
-        write_report(finished, data=data)
     if options.json:
         print_json({"run": str(finished.path), **finished.metrics})
     else:

@@ -122,6 +122,8 @@ class RecDataset:
         kinds: node type to (N,) str or None ("brand", "genre").
         notes: what was removed, merged, or kept by a policy.
         provenance: input rows of each edge, by edge id.
+        loaded: arguments of :func:`graphrec.datasets.load` (``source`` for its first) that give this very dataset
+            again; None where it was built or changed in memory.
     """
 
     name: str
@@ -137,6 +139,7 @@ class RecDataset:
     kinds: Texts = field(default_factory=Texts)
     notes: tuple[Note, ...] = ()
     provenance: Mapping[EdgeType, Provenance] = field(default_factory=dict)
+    loaded: Mapping[str, Any] | None = None
     _cache: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -297,7 +300,7 @@ class RecDataset:
 
     def changed(self, notes: Sequence[Note] = (), **fields: Any) -> RecDataset:
         """A new dataset with some attributes replaced and notes added; caches are not shared."""
-        return replace(self, notes=(*self.notes, *notes), **fields)
+        return replace(self, notes=(*self.notes, *notes), **{"loaded": None, **fields})
 
     def with_table(self, table: EdgeTable, *notes: Note) -> RecDataset:
         """A new dataset in which ``table`` stands for the table of its edge type."""
@@ -332,7 +335,11 @@ class RecDataset:
         """
         from graphrec.datasets.splits import apply_split
 
-        return apply_split(self, spec, seed=seed)
+        made = apply_split(self, spec, seed=seed)
+        if self.loaded is None or not isinstance(spec, str) or not {"split", "cold"}.isdisjoint(self.loaded):
+            return made
+        seeded = {} if seed is None else {"seed": seed}
+        return replace(made, loaded={**self.loaded, "split": spec, **seeded})
 
     def filter_k_core(
         self, k: int | None = None, *, users: int | None = None, items: int | None = None, isolated: Policy = "drop"

@@ -75,6 +75,7 @@ def load(
     if duplicates is not None and duplicates not in DUPLICATES:
         raise unknown("policy for duplicates", str(duplicates), DUPLICATES)
     text, given = _with_options(os.fspath(name_or_path), options)
+    asked_split = split
     if text in WORLDS:
         data = _world(given, split, seed)
         split = None
@@ -84,7 +85,37 @@ def load(
         data = data.filter_rating(min_rating)
     if split is not None:
         data = data.split(split, seed=seed)
-    return data.filter_cold("drop") if cold == "drop" else data
+    if cold == "drop":
+        data = data.filter_cold("drop")
+    asked = {
+        "format": format,
+        "columns": columns if columns is None or isinstance(columns, str) else dict(columns),
+        "split": asked_split,
+        "seed": seed,
+        "min_rating": min_rating,
+        "cold": None if cold == "keep" else cold,
+        "duplicates": duplicates,
+        **options,
+    }
+    if not (asked_split is None or isinstance(asked_split, str)):
+        return data
+    source = os.fspath(name_or_path)
+    if root is None and Path(source).exists() and text not in (*WORLDS, *registry.entries()):
+        source = os.path.abspath(source)
+    where = {"source": source} if root is None else {"source": source, "root": os.path.abspath(root)}
+    return data.changed(loaded={**where, **{name: value for name, value in asked.items() if value is not None}})
+
+
+def load_again(loaded: Mapping[str, Any], root: str | os.PathLike[str] | None = None) -> RecDataset:
+    """The dataset of :attr:`RecDataset.loaded`.
+
+    Args:
+        loaded: as the dataset noted it.
+        root: where to look instead of where it was.
+    """
+    spec = dict(loaded)
+    noted = spec.pop("root", None)
+    return load(spec.pop("source"), root=noted if root is None else root, **spec)
 
 
 def _with_options(text: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

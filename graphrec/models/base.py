@@ -369,6 +369,15 @@ class GraphRecommender(nn.Module):
         """Every attribute made from edges, by name."""
         return {}
 
+    def facts(self) -> Mapping[str, float | int]:
+        """Numbers about the trained model that its run should state (weights kept, error of an approximation)."""
+        return {}
+
+    @classmethod
+    def unfilled(cls, inputs: GraphInputs, hparams: Mapping[str, Any]) -> Self:
+        """A model whose parameters are about to be loaded; a subclass may leave out costly initial values."""
+        return cls(inputs, **hparams)
+
     def batch_weight(self, batch: Batch, terms: Tensor) -> Tensor:
         """Mean of per-example terms (B,) under the batch's weights: ``sum(weight * terms) / B``."""
         return (batch.weight * terms).sum() / max(len(batch), 1)

@@ -43,7 +43,7 @@ class EASE(ItemWeights):
     where users are fewer than items, of K = X Xᵀ + λ I (U x U), from which B follows by Woodbury's identity,
     ``B_ij = (Xᵀ K⁻¹ X)_ij / (1 - (Xᵀ K⁻¹ X)_jj)``: 3.6 GB for Gowalla's 29,858 users, 6.7 GB for its 40,981 items.
     Memory is checked first. All of B is kept while that takes at most :data:`DENSE_LIMIT` bytes; otherwise the
-    ``keep`` weights of largest magnitude of each column, and :attr:`loss_by_truncation` says what that cost.
+    ``keep`` weights of largest magnitude of each column, and :meth:`facts` says what that cost.
 
     Args:
         inputs: the dataset or the inputs taken from it.
@@ -87,8 +87,7 @@ class EASE(ItemWeights):
         """Whether B is there, dense or truncated."""
         return self._buffers["truncation"] is not None
 
-    @property
-    def loss_by_truncation(self) -> Mapping[str, float]:
+    def facts(self) -> Mapping[str, float | int]:
         """What is kept of B, and what the rest was worth.
 
         ``weights_kept`` of each column at most; ``share_kept``, their share of the squared Frobenius norm of B;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -115,6 +115,13 @@ class PairwiseRecommender(GraphRecommender):
         self.user_embedding = nn.Parameter(torch.empty(self.num_users, dim))
         self.item_embedding = nn.Parameter(torch.empty(self.num_items, dim))
         self.initialise(init, init_scale)
+
+    @classmethod
+    def unfilled(cls, inputs: GraphInputs, hparams: Mapping[str, Any]) -> Self:
+        """As in the base; singular vectors that would be overwritten are not computed."""
+        model = cls(inputs, **{**hparams, "init": "normal"})
+        model.hparams = dict(hparams)
+        return model
 
     @torch.no_grad()
     def initialise(self, init: Initialisation, scale: float) -> None:

@@ -191,7 +191,7 @@ class Run:
             model_class: the class, for a model that is not graphrec's own and whose module is not imported.
         """
         model_class = model_class or _resolve(str(self.config["model"]))
-        model = model_class(self.inputs(), **self.config["hparams"])
+        model = model_class.unfilled(self.inputs(), self.config["hparams"])
         load_weights(model, self.weights(), str(self.path / "model.safetensors"))
         return model.to(device).eval()
 
@@ -205,23 +205,20 @@ class Run:
         Raises:
             InputError: the run was trained on data given in memory, or the dataset has changed since.
         """
-        from graphrec.datasets import load
+        from graphrec.datasets.load import load_again
 
         spec = dict(self.config["dataset"])
-        fingerprint = spec.pop("fingerprint")
-        source = spec.pop("source", None)
-        if source is None:
+        fingerprint, name = spec.pop("fingerprint"), spec.pop("name", None)
+        if "source" not in spec:
             raise InputError(
-                f"{self.path} was trained on data given in memory ({spec.get('name')!r}), which cannot be loaded "
-                "again; pass the dataset."
+                f"{self.path} was trained on data made in memory ({name!r}), which cannot be loaded again; pass the "
+                "dataset."
             )
-        spec.pop("name", None)
-        recorded = spec.pop("root", None)
-        data = load(source, root=recorded if root is None else root, **spec)
+        data = load_again(spec, root)
         if data.fingerprint != fingerprint:
             raise InputError(
-                f"dataset {source!r} has changed since {self.path} was trained: its fingerprint is {data.fingerprint}, "
-                f"the run's is {fingerprint}. Train again, or restore the data."
+                f"dataset {spec['source']!r} has changed since {self.path} was trained: its fingerprint is "
+                f"{data.fingerprint}, the run's is {fingerprint}. Train again, or restore the data."
             )
         return data
 

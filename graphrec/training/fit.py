@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import torch
 import yaml
 
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError, MissingFileError
 from graphrec.models.base import GraphRecommender
+from graphrec.reports import write_report
 from graphrec.runs import Run, write_run
 from graphrec.runs.files import FolderLock, clear_errors, recover, write_file
 from graphrec.runs.run import check_replaceable, model_config
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import Callback
     from lightning.pytorch.loggers import Logger
 
+    from graphrec.evaluation import Evaluation
     from graphrec.training.loop import Evaluate, Loop
 
 
@@ -69,7 +70,7 @@ def fit(
     init_from: str | os.PathLike[str] | Run | None = None,
     logger: Logger | Sequence[Logger] | None = None,
     callbacks: Sequence[Callback] = (),
-    dataset_spec: Mapping[str, Any] | None = None,
+    report: bool = True,
 ) -> Run:
     """Train a model (or solve a closed form), test it, and write the run folder.
 
@@ -108,8 +109,7 @@ def fit(
         init_from: a run or a file of tables to start from; see :func:`graphrec.training.initial.initialise_from`.
         logger: one or several of Lightning's loggers; they get the row of each epoch.
         callbacks: Lightning's callbacks; a "batch" of theirs is one phase of an epoch.
-        dataset_spec: how ``data`` was loaded, for the run's config: ``source`` and other arguments of
-            ``datasets.load``.
+        report: whether the run gets its ``report.html`` (one evaluation's lists are kept for it; about a second).
 
     Raises:
         InputError: an option, the output folder or the dataset is wrong, or training diverged.
@@ -146,7 +146,7 @@ def fit(
         out = out or resume  # type: ignore[assignment]
     if resume and out is None:
         raise InputError("resume=True needs out=, the folder of the run.")
-    training = _Training(model, data, options, dict(dataset_spec or {"name": data.name}))
+    training = _Training(model, data, options, report and out is not None)
     loggers = [] if logger is None else list(logger) if isinstance(logger, Sequence) else [logger]
     if out is None:
         temporary = tempfile.TemporaryDirectory(prefix="graphrec-")
@@ -218,7 +218,7 @@ class _Training:
     model: GraphRecommender
     data: RecDataset
     options: FitOptions
-    dataset_spec: dict[str, Any]
+    report: bool
 
     def __post_init__(self) -> None:
         own = self.model.hparams.get("seed")
@@ -239,7 +239,7 @@ class _Training:
         """What is needed to run it again."""
         return {
             **model_config(self.model),
-            "dataset": {**self.dataset_spec, "fingerprint": self.data.fingerprint},
+            "dataset": {"name": self.data.name, **(self.data.loaded or {}), "fingerprint": self.data.fingerprint},
             "fit": self.options.as_config(),
             "seed": self.seed,
         }
@@ -352,15 +352,12 @@ class _Training:
             evaluate(self.model, self.data, split=self.part, ks=self.options.evaluated_ks, metrics=sorted(names))
         )
 
-    def test(self) -> tuple[dict[str, Any], pa.Table]:
-        """All metrics of the test part, and each user's."""
+    def test(self) -> Evaluation:
+        """The evaluation of the test part."""
         from graphrec.evaluation import evaluate
 
         options = self.options
-        evaluation = evaluate(self.model, self.data, split="test", ks=options.evaluated_ks, mask=options.mask)
-        metrics = evaluation.to_dict()
-        metrics["evaluation_seconds"] = metrics.pop("seconds")
-        return metrics, evaluation.per_user
+        return evaluate(self.model, self.data, split="test", ks=options.evaluated_ks, mask=options.mask)
 
     def write(
         self,
@@ -372,10 +369,12 @@ class _Training:
         """Test the model and write the run."""
         self.model.eval()
         metrics: dict[str, Any] = {}
-        per_user = None
-        if self.tests:
-            metrics, per_user = self.test()
+        evaluation = self.test() if self.tests else None
+        if evaluation is not None:
+            metrics = evaluation.to_dict()
+            metrics["evaluation_seconds"] = metrics.pop("seconds")
         metrics.update(standing.best_metrics)
+        metrics.update({f"model/{name}": value for name, value in self.model.facts().items()})
         metrics["seconds"] = standing.seconds
         metrics["epochs"] = standing.epoch
         if standing.best_epoch is not None:
@@ -394,8 +393,11 @@ class _Training:
             config=config,
             metrics=metrics,
             history=standing.history,
-            per_user=per_user,
+            per_user=None if evaluation is None else evaluation.per_user,
         )
+        if self.report:
+            write_report(run, data=self.data, evaluation=evaluation)
+            run = Run(path)
         shown = {name: value for name, value in metrics.items() if name in (self.options.metric, "ndcg@20")}
         numbers = "".join(f"  {name} {value:.4f}" for name, value in shown.items())
         ended = f"{config['status']}{', stopped early,' if standing.stopped_early else ''}"

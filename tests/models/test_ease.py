@@ -33,7 +33,7 @@ class TestTruncatedEASE:
         model = EASE(dataset(matrix), reg=4.0, keep=6)
         found = all_scores(model)
         full, kept = solved(matrix, reg=4.0), solved(matrix, reg=4.0, keep=6)
-        loss = model.loss_by_truncation
+        loss = model.facts()
         assert loss["weights_kept"] == 6
         assert loss["share_kept"] == pytest.approx((kept**2).sum() / (full**2).sum(), rel=1e-4)
         exact = matrix @ full
@@ -46,7 +46,7 @@ class TestTruncatedEASE:
         fresh = EASE(model.graph_inputs, keep=5)
         fresh.load_state_dict(copy.deepcopy(model.state_dict()))
         np.testing.assert_array_equal(all_scores(fresh), scores)
-        assert fresh.loss_by_truncation == model.loss_by_truncation
+        assert fresh.facts() == model.facts()
 
 
 def solved(matrix: np.ndarray, **hparams) -> np.ndarray:
