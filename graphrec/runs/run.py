@@ -211,7 +211,7 @@ class Run:
         fingerprint, name = spec.pop("fingerprint"), spec.pop("name", None)
         if "source" not in spec:
             raise InputError(
-                f"{self.path} was trained on data made in memory ({name!r}), which cannot be loaded again; pass the "
+                f"{self.path} was trained on data given in memory ({name!r}), which cannot be loaded again; pass the "
                 "dataset."
             )
         data = load_again(spec, root)
