@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from graphrec.datasets.builder import Builder
 
+from graphrec.datasets.builder import Builder
 from graphrec.datasets.dataset import RecDataset
 
 
