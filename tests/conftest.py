@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# Small tensors gain nothing from a second thread, and two suites on one machine would spin against each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 
