@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from graphrec.datasets.columns import Place, RawIds
-from graphrec.datasets.dataset import Note, Texts, edge_type_name
+from graphrec.datasets.arrow import Place
+from graphrec.datasets.columns import RawIds
+from graphrec.datasets.given import Collected, Features, Rows, Strings
+from graphrec.datasets.notes import Note
 from graphrec.datasets.tables import (
     PARTS,
     DuplicateError,
@@ -20,68 +22,11 @@ from graphrec.datasets.tables import (
     EdgeType,
     Provenance,
     canonical,
+    edge_type_name,
 )
+from graphrec.datasets.texts import Texts
 from graphrec.datasets.vocabulary import Vocabulary
 from graphrec.errors import InputError
-
-
-@dataclass
-class Rows:
-    """The rows of one call that go to one family of edge types."""
-
-    source: tuple[str, RawIds]
-    target: tuple[str, RawIds]
-    name: str
-    duplicates: Duplicates
-    first_row: int
-    place: Place
-    columns: dict[str, NDArray[Any]] = field(default_factory=dict)
-    raw: dict[str, RawIds] = field(default_factory=dict)
-    behaviour: tuple[NDArray[np.int32], list[str]] | None = None
-
-    def __len__(self) -> int:
-        return len(self.source[1])
-
-
-@dataclass(frozen=True)
-class Features:
-    """One call of ``Builder.features``; ``policy`` says what becomes of unknown ids."""
-
-    node_type: str
-    name: str
-    ids: RawIds
-    matrix: NDArray[np.float32]
-    policy: str
-
-
-@dataclass(frozen=True)
-class Strings:
-    """One call of ``Builder.texts``, ``names`` or ``kinds``."""
-
-    call: str
-    node_type: str
-    ids: RawIds
-    values: pa.Array
-    policy: str
-
-
-@dataclass
-class Collected:
-    """All that a builder was given.
-
-    Attributes:
-        rows: calls that added edges.
-        nodes: declared nodes, by node type.
-        same: node type, ids, other node type, its ids: what stands for what.
-        features: calls that added features.
-        strings: calls that added texts, names or kinds.
-    """
-
-    rows: list[Rows] = field(default_factory=list)
-    nodes: list[tuple[str, RawIds]] = field(default_factory=list)
-    same: list[tuple[str, RawIds, str, RawIds]] = field(default_factory=list)
-    features: list[Features] = field(default_factory=list)
-    strings: list[Strings] = field(default_factory=list)
 
 
 @dataclass

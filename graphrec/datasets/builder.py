@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from graphrec.datasets.assembly import Collected, Features, Ids, Piece, Rows, Strings, isolated_notes, merge
-from graphrec.datasets.columns import (
-    Place,
-    RawIds,
-    as_table,
-    column_names,
-    missing_column,
-    place_of,
-    raw_ids,
-    singles,
-    strings,
-    times,
-)
-from graphrec.datasets.dataset import Note, RecDataset
+from graphrec.datasets.arrow import Place, as_table, column_names, missing_column, place_of
+from graphrec.datasets.assembly import Ids, Piece, isolated_notes, merge
+from graphrec.datasets.columns import RawIds, raw_ids, singles, times
+from graphrec.datasets.dataset import RecDataset
+from graphrec.datasets.given import Collected, Rows, given_features, given_strings, is_strict
+from graphrec.datasets.notes import Note
 from graphrec.datasets.roles import labels, parts, words
 from graphrec.datasets.tables import DUPLICATES, PARTS, Duplicates, EdgeTable, EdgeType, Provenance
 from graphrec.errors import InputError, unknown
@@ -232,7 +224,7 @@ class Builder:
 
     def nodes(self, node_type: str, ids: Any) -> Builder:
         """Declare nodes that may have no edges (a catalogue)."""
-        self._given.nodes.append((node_type, raw_ids(ids, Place("nodes", node_type), strict=_strict(node_type))))
+        self._given.nodes.append((node_type, raw_ids(ids, Place("nodes", node_type), strict=is_strict(node_type))))
         return self
 
     def same(self, ids: Any, other_ids: Any, node_type: str = "entity", other_type: str = "item") -> Builder:
@@ -247,7 +239,7 @@ class Builder:
             other_type: what it is replaced by; these nodes are declared.
         """
         left = raw_ids(ids, Place("same", node_type), strict=False)
-        right = raw_ids(other_ids, Place("same", other_type), strict=_strict(other_type))
+        right = raw_ids(other_ids, Place("same", other_type), strict=is_strict(other_type))
         if len(left) != len(right):
             raise InputError(f"same: {len(left)} ids of {node_type} but {len(right)} of {other_type}.")
         if any(known[0] == node_type and known[2] != other_type for known in self._given.same):
@@ -269,31 +261,23 @@ class Builder:
             unknown: what to do with ids that occur nowhere else: ``skip`` leaves them out and counts them, ``add``
                 makes them nodes.
         """
-        call = f"features({name!r})"
-        matrix = np.asarray(array)
-        if matrix.ndim != 2 or not np.issubdtype(matrix.dtype, np.number) or np.iscomplexobj(matrix):
-            raise InputError(f"{call}: expected (N, D) numbers, got shape {matrix.shape} of {matrix.dtype}.")
-        matrix = matrix.astype(np.float32)
-        bad = ~np.isfinite(matrix).all(axis=1)
-        if bad.any():
-            raise InputError(f"{call}: row {int(np.argmax(bad))} has NaN or an infinite number.")
-        given = raw_ids(np.arange(len(matrix)) if ids is None else ids, Place(call, "ids"), strict=_strict(node_type))
-        if len(given) != len(matrix):
-            raise InputError(f"{call}: {len(given)} ids but {len(matrix)} rows.")
-        self._given.features.append(Features(node_type, name, given, matrix, _policy(unknown)))
+        self._given.features.append(given_features(node_type, ids, array, name, unknown))
         return self
 
     def texts(self, node_type: str, ids: Any, values: Any, unknown: Literal["skip", "add"] = "skip") -> Builder:
         """Add a text for each of some nodes (see :meth:`features` for ``unknown``)."""
-        return self._add_strings("texts", node_type, ids, values, unknown)
+        self._given.strings.append(given_strings("texts", node_type, ids, values, unknown))
+        return self
 
     def names(self, node_type: str, ids: Any, values: Any, unknown: Literal["skip", "add"] = "skip") -> Builder:
         """Add a name for each of some nodes, or, with ``"relation"``, of some relations."""
-        return self._add_strings("names", node_type, ids, values, unknown)
+        self._given.strings.append(given_strings("names", node_type, ids, values, unknown))
+        return self
 
     def kinds(self, node_type: str, ids: Any, values: Any, unknown: Literal["skip", "add"] = "skip") -> Builder:
         """Say of which kind some nodes are (brands and genres among the entities)."""
-        return self._add_strings("kinds", node_type, ids, values, unknown)
+        self._given.strings.append(given_strings("kinds", node_type, ids, values, unknown))
+        return self
 
     def target(self, behaviour: str | EdgeType) -> Builder:
         """Choose the behaviour that is ranked; needed where there are several and none is ``interacts``."""
@@ -303,14 +287,6 @@ class Builder:
     def note(self, action: str, subject: str, count: int, detail: str = "") -> Builder:
         """Put down something that was done to the data before it came here; shown by ``summary()``."""
         self._notes.append(Note(action, subject, count, detail))
-        return self
-
-    def _add_strings(self, call: str, node_type: str, ids: Any, values: Any, policy: str) -> Builder:
-        given = raw_ids(ids, Place(call, "ids"), strict=_strict(node_type))
-        texts = strings(values, Place(call, "values"))
-        if len(given) != len(texts):
-            raise InputError(f"{call}: {len(given)} ids of {node_type} but {len(texts)} values.")
-        self._given.strings.append(Strings(call, node_type, given, texts, _policy(policy)))
         return self
 
     def _start(
@@ -325,7 +301,7 @@ class Builder:
         if duplicates not in DUPLICATES:
             raise unknown("policy for duplicates", str(duplicates), DUPLICATES)
         ends = [
-            (node_type, raw_ids(table[column], place_of(table, call, column), strict=_strict(node_type)))
+            (node_type, raw_ids(table[column], place_of(table, call, column), strict=is_strict(node_type)))
             for node_type, column in (source, target)
         ]
         rows = Rows(
@@ -407,35 +383,8 @@ def _end(end: tuple[str, str] | str, node_type: str) -> tuple[str, str]:
     return (node_type, end) if isinstance(end, str) else (end[0], end[1])
 
 
-def _strict(node_type: str) -> bool:
-    return node_type in ("user", "item")
-
-
-def _policy(policy: str) -> str:
-    if policy not in ("skip", "add"):
-        raise unknown("policy for unknown ids", policy, ("skip", "add"))
-    return policy
-
-
 def _not_misspelt(word: str, columns: list[str], call: str, argument: str) -> None:
     """Refuse a literal that looks like a misspelt column."""
     near = difflib.get_close_matches(word, columns, n=1, cutoff=0.75)
     if near:
         raise InputError(f"{call}: {argument} {word!r} is no column. Did you mean {near[0]!r}?")
-
-
-def as_mapping(columns: Mapping[str, str] | str | None) -> dict[str, str]:
-    """``"user=uid,item=sku"`` as ``{"user": "uid", "item": "sku"}``.
-
-    Raises:
-        InputError: something without ``=``.
-    """
-    if columns is None:
-        return {}
-    if not isinstance(columns, str):
-        return dict(columns)
-    pairs = [entry.split("=", 1) for entry in columns.split(",") if entry.strip()]
-    for pair in pairs:
-        if len(pair) != 2 or not pair[0].strip() or not pair[1].strip():
-            raise InputError(f"columns {columns!r}: expected role=column pairs such as user=uid,item=sku.")
-    return {role.strip(): column.strip() for role, column in pairs}

@@ -22,8 +22,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from graphrec.datasets.dataset import Note, RecDataset, Texts
+from graphrec.datasets.dataset import RecDataset
+from graphrec.datasets.notes import Note
 from graphrec.datasets.tables import EdgeTable, EdgeType, Provenance
+from graphrec.datasets.texts import Texts
 from graphrec.datasets.vocabulary import Vocabulary
 from graphrec.errors import InputError, MissingFileError
 

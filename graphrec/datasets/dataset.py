@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from graphrec.datasets.tables import PARTS, EdgeTable, EdgeType, Provenance, parse_parts
+from graphrec.datasets.notes import Note
+from graphrec.datasets.pairs import Pairs
+from graphrec.datasets.tables import PARTS, EdgeTable, EdgeType, Provenance, edge_type_name, parse_parts
+from graphrec.datasets.texts import Texts
 from graphrec.datasets.vocabulary import Vocabulary
 from graphrec.errors import InputError, unknown
 
@@ -22,83 +24,6 @@ if TYPE_CHECKING:
     from graphrec.datasets.splits import Split
 
 Policy = Literal["keep", "drop"]
-
-
-@dataclass(frozen=True)
-class Note:
-    """Something that was removed, merged, moved, or kept by a policy, and how much of it.
-
-    Attributes:
-        action: what was done ("merged", "removed", "kept", "split", …).
-        subject: what it was done to ("user__interacts__item").
-        count: how many.
-        detail: why, as a person would say it.
-    """
-
-    action: str
-    subject: str
-    count: int
-    detail: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.action} {self.count:,} {self.subject}" + (f": {self.detail}" if self.detail else "")
-
-
-@dataclass(frozen=True, eq=False)
-class Pairs:
-    """Items by user, as a CSR without values.
-
-    The items of user u are ``items[indptr[u]:indptr[u + 1]]``, ascending and distinct.
-
-    Attributes:
-        indptr: (U + 1,) int64.
-        items: (P,) int64.
-        edge_id: (P,) int64, the edge of each pair.
-    """
-
-    indptr: NDArray[np.int64]
-    items: NDArray[np.int64]
-    edge_id: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    @property
-    def users(self) -> NDArray[np.int64]:
-        """(P,) int64, the user of each pair."""
-        return np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
-
-
-class Texts(Mapping[str, NDArray[Any]]):
-    """Strings of the nodes of each type, arrow inside, numpy objects (str or None) outside."""
-
-    def __init__(self, arrays: Mapping[str, pa.Array] | None = None) -> None:
-        self.arrow: dict[str, pa.Array] = dict(arrays or {})
-        self._made: dict[str, NDArray[Any]] = {}
-
-    def __getitem__(self, node_type: str) -> NDArray[Any]:
-        if node_type not in self._made:
-            values = self.arrow[node_type].to_numpy(zero_copy_only=False).astype(object)
-            values.setflags(write=False)
-            self._made[node_type] = values
-        return self._made[node_type]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.arrow)
-
-    def __len__(self) -> int:
-        return len(self.arrow)
-
-    def take(self, node_type: str, keep: NDArray[Any]) -> Texts:
-        """The same with only some nodes of one type."""
-        if node_type not in self.arrow:
-            return self
-        return Texts({**self.arrow, node_type: self.arrow[node_type].take(pa.array(keep))})
-
-
-def edge_type_name(edge_type: EdgeType) -> str:
-    """``("user", "interacts", "item")`` as ``user__interacts__item``."""
-    return "__".join(edge_type)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphrec.datasets.dataset import Note, Policy, RecDataset, edge_type_name
-from graphrec.datasets.tables import PARTS, EdgeTable
+from graphrec.datasets.dataset import Policy, RecDataset
+from graphrec.datasets.notes import Note
+from graphrec.datasets.tables import PARTS, EdgeTable, edge_type_name
 from graphrec.errors import InputError, unknown
 
 _POLICIES = ("keep", "drop")

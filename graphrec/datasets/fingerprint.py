@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from graphrec.datasets.tables import PART_NAMES, EdgeTable
+from graphrec.datasets.tables import PART_NAMES, EdgeTable, edge_type_name
 from graphrec.datasets.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def fingerprint(data: RecDataset, *, parts: bool = True) -> str:
     _vocabulary(digest, "origins", data.origins)
     digest.update(f"target/{data.target}\n".encode())
     for edge_type in sorted(data.tables):
-        _table(digest, "__".join(edge_type), data.tables[edge_type], () if parts else ("part",))
+        _table(digest, edge_type_name(edge_type), data.tables[edge_type], () if parts else ("part",))
     for key in sorted(data.features):
         _array(digest, f"features/{key}", data.features[key])
         _array(digest, f"feature mask/{key}", data.feature_masks[key])
@@ -96,7 +96,7 @@ def digests(data: RecDataset) -> dict[str, str]:
         put("vocabulary/relation", _vocabulary, data.relations)
     for edge_type in sorted(data.tables):
         table = data.tables[edge_type]
-        name = "__".join(edge_type)
+        name = edge_type_name(edge_type)
         if table.part is None:
             put(name, _table, table, ("edge_id", "part"))
             continue

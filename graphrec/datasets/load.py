@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from graphrec.datasets import adapters, registry
 from graphrec.datasets.archives import extract, is_archive, only_folder
-from graphrec.datasets.builder import Builder, as_mapping
+from graphrec.datasets.builder import Builder
 from graphrec.datasets.cache import cache_key, cached
 from graphrec.datasets.dataset import RecDataset
 from graphrec.datasets.download import download
+from graphrec.datasets.roles import as_mapping
 from graphrec.datasets.single_file import add_table, check_table, is_table
 from graphrec.datasets.tables import DUPLICATES, Duplicates
 from graphrec.errors import InputError, MissingFileError, unknown

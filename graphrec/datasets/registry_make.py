@@ -16,8 +16,8 @@ from typing import Any
 
 from graphrec.datasets import adapters
 from graphrec.datasets.builder import Builder
-from graphrec.datasets.dataset import RecDataset, edge_type_name
-from graphrec.datasets.tables import PARTS
+from graphrec.datasets.dataset import RecDataset
+from graphrec.datasets.tables import PARTS, edge_type_name
 from graphrec.errors import InputError
 
 MOVIELENS = "Harper, Konstan: The MovieLens Datasets: History and Context. ACM TiiS 5(4), 2015."

@@ -1,7 +1,8 @@
-"""Columns with a meaning of their own: behaviours, labels, parts."""
+"""Columns with a meaning of their own: behaviours, labels, parts; and which column has which role."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from graphrec.datasets.columns import Place, as_array, numbers, strings
+from graphrec.datasets.arrow import Place, as_array
+from graphrec.datasets.columns import numbers, strings
 from graphrec.datasets.tables import PART_NAMES, PARTS
 from graphrec.errors import InputError
 
@@ -65,3 +67,20 @@ def parts(values: Any, place: Place) -> NDArray[np.int8]:
 def _part_of(word: str) -> int:
     text = word.strip().lower()
     return int(text) if text in ("0", "1", "2") else _PART_WORDS.get(text, -2)
+
+
+def as_mapping(columns: Mapping[str, str] | str | None) -> dict[str, str]:
+    """``"user=uid,item=sku"`` as ``{"user": "uid", "item": "sku"}``.
+
+    Raises:
+        InputError: something without ``=``.
+    """
+    if columns is None:
+        return {}
+    if not isinstance(columns, str):
+        return dict(columns)
+    pairs = [entry.split("=", 1) for entry in columns.split(",") if entry.strip()]
+    for pair in pairs:
+        if len(pair) != 2 or not pair[0].strip() or not pair[1].strip():
+            raise InputError(f"columns {columns!r}: expected role=column pairs such as user=uid,item=sku.")
+    return {role.strip(): column.strip() for role, column in pairs}

@@ -15,8 +15,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from graphrec.datasets.cuts import Parts
-from graphrec.datasets.dataset import Note, RecDataset, edge_type_name
+from graphrec.datasets.dataset import RecDataset
 from graphrec.datasets.fingerprint import fingerprint
+from graphrec.datasets.notes import Note
+from graphrec.datasets.tables import edge_type_name
 from graphrec.errors import InputError, MissingFileError
 
 SPLIT_FORMAT = 1

@@ -37,6 +37,11 @@ COLUMNS: Mapping[str, Any] = MappingProxyType(
 )
 
 
+def edge_type_name(edge_type: EdgeType) -> str:
+    """``("user", "interacts", "item")`` as ``user__interacts__item``."""
+    return "__".join(edge_type)
+
+
 def edge_ids(values: Any) -> NDArray[np.int64]:
     """One or several edge ids as (N,) int64.
 

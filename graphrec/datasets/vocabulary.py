@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from graphrec.datasets.columns import Place, RawIds, raw_ids
+from graphrec.datasets.arrow import Place
+from graphrec.datasets.columns import RawIds, raw_ids
 from graphrec.errors import InputError
 
 

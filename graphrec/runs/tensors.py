@@ -13,11 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
+from graphrec.datasets.tables import edge_type_name
 from graphrec.errors import InputError, MissingFileError
 from graphrec.graphs.adjacency import EdgeType
 from graphrec.models.base import GraphInputs
-
-EDGE_SEPARATOR = "__"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any] | None = None) -> None:
@@ -62,13 +61,8 @@ def read_tensors(path: Path, device: str | torch.device = "cpu") -> tuple[dict[s
     return tensors, header
 
 
-def edge_type_name(edge_type: EdgeType) -> str:
-    """``user__interacts__item``."""
-    return EDGE_SEPARATOR.join(edge_type)
-
-
 def _edge_type(name: str) -> EdgeType:
-    source, relation, target = name.split(EDGE_SEPARATOR)
+    source, relation, target = name.split("__")
     return source, relation, target
 
 

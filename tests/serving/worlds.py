@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from graphrec.datasets.dataset import RecDataset, Texts
+from graphrec.datasets.dataset import RecDataset
 from graphrec.datasets.tables import EdgeTable
+from graphrec.datasets.texts import Texts
 from graphrec.datasets.vocabulary import Vocabulary
 from graphrec.models.base import EdgeWeight, Encoded, GraphInputs, GraphRecommender
 
