@@ -17,11 +17,12 @@ from graphrec.models.base import Encoded, GraphRecommender
 Scores = Callable[[Tensor], Tensor]
 """A plain score function: users (B,) int64 to scores of all items (B, I)."""
 
-# A block of scores is written once and read twice. On the CPU it should stay in the last-level cache for that; a model
-# that computes scores in its own way pays for each call, and a GPU for each kernel, so theirs are larger.
+# A block of scores is written once and read twice. On the CPU it should stay in the last-level cache for that, and be
+# smaller than the 32 MiB from which on malloc gives memory back: where a model makes a tensor for each block, its pages
+# would be cleared each time. A GPU pays for each kernel, so its blocks are larger.
 CPU_MEMORY = 24 << 20
-CPU_MEMORY_OWN_SCORE = 128 << 20
 CUDA_MEMORY = 1 << 30
+COPIED_COLUMNS = 512
 
 
 @dataclass(frozen=True)
@@ -185,8 +186,7 @@ def block_size(scorer: Scorer, num_candidates: int, block: int | None, memory: i
             raise InputError(f"block is {block}; it has to be at least 1 user.")
         return block
     if memory is None:
-        on_cpu = CPU_MEMORY if scorer.encoded else CPU_MEMORY_OWN_SCORE
-        memory = CUDA_MEMORY if scorer.device.type == "cuda" else on_cpu
+        memory = CUDA_MEMORY if scorer.device.type == "cuda" else CPU_MEMORY
     size = max(1, memory // (4 * max(num_candidates, 1)))
     # Matrix products like multiples of 16; beyond a few thousand rows a larger block brings nothing.
     return min(size - size % 16 if size > 16 else size, 8192)
@@ -243,7 +243,7 @@ def score_blocks(
         if scores is None:
             scorer.write(part, rows[:, :width])
         else:
-            rows[:, :width] = scores
+            _copy(scores, rows[:, :width])
         if exclude is not None:
             row, item = exclude.gather(part)
             if position is not None:
@@ -251,6 +251,16 @@ def score_blocks(
                 row, item = row[item >= 0], item[item >= 0]
             buffer.view(-1)[row * padded + item] = -torch.inf
         yield Block(start, part, rows)
+
+
+def _copy(scores: Tensor, out: Tensor) -> None:
+    """Put scores (B, P) into ``out``; a transposed view in strips that stay in the cache, five times as fast."""
+    if scores.stride(0) > scores.stride(1) or scores.device.type != "cpu":
+        out.copy_(scores)
+        return
+    for start in range(0, scores.shape[1], COPIED_COLUMNS):
+        strip = slice(start, start + COPIED_COLUMNS)
+        out[:, strip] = scores[:, strip]
 
 
 def rank(
@@ -277,8 +287,8 @@ def rank(
             or a tuple will do); None: none.
         items: the candidates; None: all items.
         block: users in a block; None: as many as ``memory`` allows.
-        memory: bytes for a block's scores; working space comes to at most twice as much again. None: 24 MiB for dot
-            products on the CPU, 128 MiB for other scores, 1 GiB on a GPU.
+        memory: bytes for a block's scores; working space comes to at most twice as much again. None: 24 MiB on the CPU,
+            1 GiB on a GPU.
 
     Returns:
         Items (B, k) int64 and scores (B, k) on the model's device. A user with fewer than k candidates left has -1 and

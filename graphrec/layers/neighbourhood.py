@@ -41,6 +41,20 @@ def sparse_times_sparse(left: Adjacency, right: Adjacency) -> Tensor:
     return torch.mm(_csr(left), _csr(right)).to_dense()
 
 
+def product_in_columns(left: Adjacency, right: Adjacency) -> Tensor:
+    """``(A B)ᵀ`` of sparse (R, K) and (K, C) matrices as a dense float32 (C, R) tensor; not differentiable.
+
+    For products with few entries: they are made sparse, and each is written to its place.
+    """
+    _check_inner(left, right)
+    rowptr, col, value = _product(left, right)
+    count = left.shape[0]
+    out = torch.zeros(right.shape[1], count, device=left.device)
+    row = torch.repeat_interleave(rowptr.diff(), output_size=len(col))
+    out.view(-1)[col * count + row] = value
+    return out
+
+
 def largest_of_product(
     left: Adjacency,
     right: Adjacency,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
 from graphrec.graphs.adjacency import Adjacency
-from graphrec.layers.neighbourhood import sparse_times_sparse, transposed
+from graphrec.layers.neighbourhood import product_in_columns
 from graphrec.layers.spectral import inverse_root, normalised, right_singular_vectors
 from graphrec.layers.spmm import multiply, spmm
 from graphrec.models.base import GraphInputs
@@ -95,21 +94,22 @@ class GraphFilter(ClosedForm):
         """Scores (B, I), a transposed view: products have the users in their columns."""
         matrix = self.normalised()
         other = matrix.transposed
-        scores = torch.zeros(self.num_items, history.shape[0], device=self.device)
         coefficients = _trimmed(self.polynomial())
-        if coefficients and len(history):
-            blurred = sparse_times_sparse(matrix, transposed(history))
+        scores = torch.empty(self.num_items, history.shape[0], device=self.device)
+        if coefficients:
+            blurred = product_in_columns(history, other)
             result = blurred * coefficients[-1] if len(coefficients) > 1 else blurred.mul_(coefficients[0])
             for coefficient in reversed(coefficients[:-1]):
                 multiply(other, result, out=scores)
                 multiply(matrix, scores, out=result)
                 result.add_(blurred, alpha=coefficient)
             multiply(other, result, out=scores)
+        else:
+            scores.zero_()
         if self.low_pass_in.shape[1]:
             values = None if history.values is None else history.values.float()
-            history = replace(history, values=values, cache={})
-            inner = multiply(history, self.low_pass_in)
-            scores.addmm_(self.low_pass_out, inner.T)
+            inner = multiply(history.with_stored_values(values), self.low_pass_in)
+            scores.addmm_(self.low_pass_out, inner.T.contiguous())
         return scores.T
 
     def score_dense(self, history: Tensor) -> Tensor:

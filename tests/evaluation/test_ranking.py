@@ -173,3 +173,15 @@ def test_the_block_keeps_to_the_budget() -> None:
     for width in (10, 1000, 40_000, 10_000_000):
         size = ranking.block_size(scorer, width, None, 1 << 24)
         assert size == 1 or size * width * 4 <= 1 << 24
+
+
+def test_transposed_scores_are_ranked_like_any_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "COPIED_COLUMNS", 16)
+    random = np.random.default_rng(0)
+    table = torch.from_numpy(random.integers(0, 9, (12, 70)).astype(np.float32))
+    columns = table.T.contiguous()
+    out = [sorted(random.choice(70, 10, replace=False).tolist()) for _ in range(12)]
+    for block in (1, 5, 12):
+        found, values = rank(lambda users: columns[:, users].T, np.arange(12), 7, excluded(out), block=block)
+        assert found.numpy().tolist() == expected(table.numpy(), out, 7).tolist()
+        assert torch.equal(values, table.gather(1, found))
