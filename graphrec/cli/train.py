@@ -81,7 +81,11 @@ def run(arguments: Sequence[str]) -> int:
     fit_options = _fit_options(options)
     data = load_dataset(options)
     _check_fingerprint(recipe, data, options.dataset, resumed)
-    _check_lists(options, data)
+    if "test" not in data.parts:
+        print(
+            f"graphrec: {data.name} has no test part, so nothing is measured; --split random:.8,.1,.1 makes one",
+            file=sys.stderr,
+        )
     for note in data.notes:
         print(f"graphrec: {data.name}: {note}", file=sys.stderr)
     out = options.out or resumed or _free_folder(recipe.model, data)
@@ -114,26 +118,13 @@ def _fit_options(options: Any) -> dict[str, Any]:
     return chosen
 
 
-def _check_lists(options: Any, data: RecDataset) -> None:
-    """Refuse lists longer than the catalogue before anything is trained; say when nothing will be measured."""
-    if "test" not in data.parts:
-        print(
-            f"graphrec: {data.name} has no test part, so nothing is measured; --split random:.8,.1,.1 makes one",
-            file=sys.stderr,
-        )
-    metric_k = options.metric.rpartition("@")[2]
-    for name, k in (("--ks", max(options.ks)), ("--metric", int(metric_k) if metric_k.isdigit() else 0)):
-        if k > data.num_items and len(data.parts) > 1:
-            raise InputError(f"{name}: {k} is larger than the catalogue of {data.num_items} items")
-
-
 def _broken_off(folder: str) -> dict[str, Any] | None:
     """The config of a training that was broken off; None where it is finished.
 
     Raises:
         MissingFileError: there is no training.
     """
-    from graphrec.training.fit import training_folder, unfinished
+    from graphrec.training.resume import training_folder, unfinished
 
     config = unfinished(folder)
     if config is None and not Path(folder, "manifest.json").is_file():
@@ -156,7 +147,7 @@ def _check_fingerprint(recipe: Recipe, data: RecDataset, name: str, resumed: str
 
 def _free_folder(model: type[GraphRecommender], data: RecDataset) -> str:
     """``runs/MODEL-DATASET``, with a number behind it when that is taken."""
-    from graphrec.training.fit import training_folder
+    from graphrec.training.resume import training_folder
 
     name = re.sub(r"[^\w.-]+", "-", data.name).strip("-.") or "data"
     base = Path("runs", f"{model.__name__.lower()}-{name}")

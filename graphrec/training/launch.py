@@ -29,6 +29,7 @@ from graphrec.models.base import GraphRecommender
 from graphrec.runs.tensors import load_weights, read_inputs, read_tensors, write_inputs, write_tensors
 from graphrec.training.options import FitOptions
 from graphrec.training.processes import Processes
+from graphrec.training.trainer import run_loop
 
 # Process 0 may evaluate for long while the others wait.
 _PATIENCE = timedelta(days=7)
@@ -160,8 +161,6 @@ def _await_ready(folder: Path, workers: list[subprocess.Popen[bytes]]) -> None:
 
 def work(folder: Path, rank: int) -> None:
     """Be process ``rank`` of the training that ``folder`` describes."""
-    from graphrec.training.fit import run_loop
-
     # Ctrl-C reaches every process of the terminal; process 0 decides and tells the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     task: dict[str, Any] = json.loads((folder / "task.json").read_text())

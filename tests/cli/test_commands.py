@@ -206,7 +206,7 @@ def test_recommend(call: Any, place: Path) -> None:
         ([*TRAIN, "--dataset", "clicks.csv", "--epoch", "3"], ["'--epoch'. Did you mean '--epochs'?"]),
         ([*TRAIN, "--dataset", "clicks.csv", "--model.dim", "wide"], ["--model.dim: expected int, got wide"]),
         ([*TRAIN, "--dataset", "clicks.csv", "--metric", "recal@20"], ["Did you mean 'recall'?"]),
-        ([*TRAIN, "--dataset", "clicks.csv", "--ks", "31"], ["--ks: 31 is larger than the catalogue of 30 items"]),
+        ([*TRAIN, "--dataset", "clicks.csv", "--ks", "31"], ["ks: 31 is larger than the catalogue of 30 items"]),
         ([*TRAIN, "--dataset", "clicks.csv", "--columns", "user=uid,item=sku,time=when"], ["when", "ts"]),
         ([*TRAIN, "--dataset", "clicks.csv", "--preset", "fsat"], ["preset"]),
         ([*TRAIN, "--dataset", "clicks.csv", "--task", "ctr"], ["unknown task of LightGCN 'ctr'"]),

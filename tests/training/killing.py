@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from graphrec.training.fit import training_folder
+from graphrec.training.resume import training_folder
 
 PRELOAD = [
     "graphrec.training.loop",

@@ -98,10 +98,10 @@ def test_the_best_epoch_is_kept(train: Train, data: RecDataset) -> None:
 
 
 def test_patience_counts_evaluations_without_a_better_value(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    from graphrec.training.fit import _Training
+    from graphrec.training.job import Job
 
     values = iter([0.1, 0.3, 0.3, 0.2, 0.9, 0.9])
-    monkeypatch.setattr(_Training, "select", lambda self: {"recall@2": next(values)})
+    monkeypatch.setattr(Job, "select", lambda self: {"recall@2": next(values)})
     _, run = train(epochs=6, patience=2)
     # Better, better, equal (1), worse (2): the end, although the next value would have been better.
     assert len(run.history) == 4
@@ -251,6 +251,15 @@ def test_loggers_and_callbacks_pass_through(train: Train, tmp_path: Path) -> Non
 def test_wrong_options_are_named(train: Train, options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         train(**options)
+
+
+def test_lists_longer_than_the_catalogue_are_refused_before_training(data: RecDataset, tmp_path: Path) -> None:
+    model = TinyMF(data)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(InputError, match="ks: 13 is larger than the catalogue of 12 items"):
+        fit(model, data, ks=(2, 13), metric="recall@2", out=tmp_path / "deep" / "run", progress=False)
+    assert list(tmp_path.iterdir()) == []
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_patience_needs_something_to_select_on(data: RecDataset) -> None:

@@ -18,7 +18,7 @@ from graphrec.errors import InputError, MissingFileError
 from graphrec.runs import Run
 from graphrec.training import Interrupted, fit, unfinished
 from graphrec.training.checkpoint import read_checkpoint
-from graphrec.training.fit import training_folder
+from graphrec.training.resume import training_folder
 from tests.training.killing import command, digest, stamp, started, train_until_killed, training, wait_for
 from tests.training.tiny import TinyMF
 
@@ -184,7 +184,7 @@ def test_a_checkpoint_holds_all_there_is(tmp_path: Path) -> None:
 
 
 def test_due_by_epochs_or_by_seconds(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("graphrec.training.fit")
+    module = importlib.import_module("graphrec.training.job")
     written: list[int] = []
     write = module.write_checkpoint
     monkeypatch.setattr(

@@ -1,0 +1,73 @@
+"""What ``fit`` is told, checked against the data and the machine before anything is trained or written."""
+
+from __future__ import annotations
+
+import torch
+
+from graphrec.datasets.dataset import RecDataset
+from graphrec.errors import InputError
+from graphrec.training.options import FitOptions
+
+
+def training_device(options: FitOptions) -> torch.device:
+    """The device that is asked for."""
+    name = options.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device {name!r} is none; expected auto, cpu, cuda or cuda:N.") from error
+    if device.type == "cuda":
+        there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if max(options.devices, (device.index or 0) + 1) > there:
+            raise InputError(
+                f"device={name!r}, devices={options.devices}: {there} GPUs are here; use device='cpu' or fewer."
+            )
+        return torch.device("cuda", device.index or 0)
+    return device
+
+
+def has_part(data: RecDataset, part: str) -> bool:
+    """Whether a part has any positive."""
+    return part in data.parts and len(data.interactions(part)) > 0
+
+
+def selection_part(options: FitOptions, data: RecDataset) -> str | None:
+    """The part that picks the best epoch; None: the last epoch is taken."""
+    part = options.select_on
+    if part == "auto":
+        part = "valid" if has_part(data, "valid") else None
+        if part is None and options.patience is not None:
+            raise InputError(
+                f"patience needs a part to select on, and {data.name!r} has no valid part; make one with a split, or "
+                "pass select_on='test' as some papers did."
+            )
+    if part is not None and not has_part(data, part):
+        raise InputError(f"select_on={part!r}: {data.name!r} has parts {', '.join(data.parts)}.")
+    return part
+
+
+def check_metric(options: FitOptions, part: str | None) -> None:
+    """Raise where the selection metric is unknown, or larger values of it are not better."""
+    if part is None:
+        return
+    from graphrec.evaluation.specs import resolve
+
+    name, _, k = options.metric.partition("@")
+    (spec,) = resolve(name)
+    if not spec.higher_is_better:
+        raise InputError(f"metric {options.metric!r} cannot pick the best epoch: larger values of it are not better.")
+    if spec.key(1).endswith("@1") != bool(k):
+        wanted = f"{name}@20" if not k else name
+        raise InputError(f"metric {options.metric!r} must be written {wanted!r}.")
+
+
+def check_lists(options: FitOptions, data: RecDataset) -> None:
+    """Raise where a list that would be evaluated is longer than the catalogue."""
+    longest = max(options.evaluated_ks)
+    if longest > data.num_items:
+        name = "ks" if longest in options.ks else "metric"
+        raise InputError(
+            f"{name}: {longest} is larger than the catalogue of {data.num_items} items; choose shorter lists."
+        )
