@@ -24,6 +24,7 @@ from graphrec.reports.parts import (
 )
 from graphrec.reports.svg import number
 from graphrec.runs import Run
+from graphrec.runs.portable import portable_config
 
 _ABOUT_USERS = ("user", "truth", "train")
 
@@ -152,6 +153,7 @@ def report_parts(
         names = [name for name in table.column_names if name not in _ABOUT_USERS]
         per_user = {name: table[name].to_numpy() for name in names}
     metrics = {**(dict(evaluation) if evaluation is not None else {}), **run.metrics}
+    config = portable_config(run.config)
     drawn = {key: per_user[key] for key in sorted(per_user, key=_first_metrics) if key in metrics}
     return ReportParts(
         model=str(run.config["model"]),
@@ -164,9 +166,9 @@ def report_parts(
         graph=graph_statistics(data),
         popularity=_popularity(data, evaluation),
         examples=examples_of(data, evaluation, examples) if evaluation is not None else (),
-        config=run.config,
+        config=config,
         environment=json.loads((run.path / "environment.json").read_text(encoding="utf-8")),
-        command=reproduce_command(run.config) if command is None else command,
+        command=reproduce_command(config) if command is None else command,
         notes=[str(note) for note in data.notes],
         fingerprint=data.fingerprint,
     )

@@ -24,36 +24,12 @@ from graphrec.datasets.dataset import RecDataset
 from graphrec.datasets.vocabulary import Vocabulary
 from graphrec.errors import InputError, MissingFileError
 from graphrec.models.base import GraphInputs, GraphRecommender
-from graphrec.runs.environment import environment
 from graphrec.runs.files import clear_errors, recover, sha256, write_folder
-from graphrec.runs.tensors import load_weights, read_inputs, read_tensors, write_inputs, write_tensors
+from graphrec.runs.manifest import FORMAT, MANIFEST, Content, write_extra, write_manifest
+from graphrec.runs.tensors import load_weights, read_inputs, read_tensors
 
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
-
-FORMAT = 1
-"""The version of the folder's format; raised when an older graphrec could not read what is written."""
-
-MANIFEST = "manifest.json"
-
-HOLDS: Mapping[str, tuple[str, ...]] = {
-    "config.yaml": (),
-    "metrics.json": ("aggregates",),
-    "history.csv": ("aggregates",),
-    "environment.json": (),
-    "model.safetensors": ("parameters",),
-    "seen.safetensors": ("pairs", "edge ids"),
-    "inputs.safetensors": ("pairs", "edge ids", "features"),
-    "per_user.parquet": ("ids", "aggregates"),
-    "report.html": ("ids", "aggregates"),
-}
-"""What each file of a run holds about the people and things in the data."""
-
-Content = bytes | str | os.PathLike[str]
-
-
-def _holds(name: str) -> list[str]:
-    return ["ids"] if name.startswith("ids/") else list(HOLDS.get(name, ("unknown",)))
 
 
 class Run:
@@ -241,81 +217,11 @@ class Run:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(self.path / name, folder / name)
         extra = {name: entry["holds"] for name, entry in self.files.items()}
-        _write_extra(folder, files)
-        _write_manifest(folder, self.fingerprint, {**extra, **holds}, self.manifest.get("caches", []))
+        write_extra(folder, files)
+        write_manifest(folder, self.fingerprint, {**extra, **holds}, self.manifest.get("caches", []))
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, model={self.config.get('model')!r}, status={self.config.get('status')!r})"
-
-
-def write_run(
-    path: str | os.PathLike[str],
-    *,
-    model: GraphRecommender,
-    data: RecDataset,
-    config: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    history: Sequence[Mapping[str, Any]] = (),
-    per_user: pa.Table | None = None,
-    extra_files: Mapping[str, Content] | None = None,
-    holds: Mapping[str, Sequence[str]] | None = None,
-    caches: Sequence[Mapping[str, Any]] = (),
-) -> Run:
-    """Write a run folder in one step.
-
-    Args:
-        path: the folder; a run that is there is replaced when the new one is complete, anything else is refused.
-        model: whose weights and inputs are saved.
-        data: gives ids and names.
-        config: ``dataset``, ``fit``, ``seed``, ``status``; ``model`` and ``hparams`` are taken from the model.
-        metrics: flat, JSON values.
-        history: a mapping an epoch.
-        per_user: the metrics of each user.
-        extra_files: further files by name: content or the path of a file to copy.
-        holds: what the extra files hold.
-        caches: every cache outside the folder that was made from the data: ``path``, ``sha256``, ``holds``.
-
-    Raises:
-        InputError: the folder cannot be written (full, read-only), or holds something that is no run.
-    """
-    path = Path(path)
-    with clear_errors(path, "run", "What was there before is whole."):
-        recover(path)
-        check_replaceable(path)
-
-        def fill(folder: Path) -> None:
-            _dump_yaml(folder / "config.yaml", {**model_config(model), **config})
-            _dump_json(folder / "metrics.json", metrics)
-            _dump_json(folder / "environment.json", environment())
-            pd.DataFrame(list(history)).to_csv(folder / "history.csv", index=False)
-            write_tensors(folder / "model.safetensors", model.state_dict())
-            write_inputs(folder / "seen.safetensors", folder / "inputs.safetensors", model.graph_inputs)
-            (folder / "ids").mkdir()
-            for node_type in model.graph_inputs.graph.node_types:
-                if node_type in data.vocabularies:
-                    _write_ids(folder / "ids" / f"{node_type}.parquet", data, node_type)
-            if per_user is not None:
-                pq.write_table(per_user, folder / "per_user.parquet")
-            _write_extra(folder, extra_files or {})
-            _write_manifest(folder, data.fingerprint, holds or {}, caches)
-
-        write_folder(path, fill)
-    return Run(path)
-
-
-def model_config(model: GraphRecommender) -> dict[str, Any]:
-    """``model`` and ``hparams`` as a run's config holds them."""
-    cls = type(model)
-    own = cls.__module__.startswith("graphrec.models.")
-    return {"model": cls.__name__ if own else f"{cls.__module__}:{cls.__qualname__}", "hparams": model.hparams}
-
-
-def check_replaceable(path: Path) -> None:
-    """Raise where ``path`` holds something that is no run, which writing a run there would remove."""
-    if path.is_dir() and not (path / MANIFEST).exists() and any(path.iterdir()):
-        raise InputError(f"{path} is not empty and no run folder; choose another output folder.")
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file; choose another output folder.")
 
 
 def as_model(model: Any, device: str | torch.device | None = None) -> tuple[GraphRecommender, Run | None]:
@@ -350,68 +256,3 @@ def _resolve(name: str) -> type[GraphRecommender]:
     if isinstance(found, type) and issubclass(found, GraphRecommender):
         return found
     raise InputError(f"the run's model is {name}; import {module_name} first, or pass model_class=.")
-
-
-def _write_ids(path: Path, data: RecDataset, node_type: str) -> None:
-    ids = data.vocabularies[node_type].arrow
-    names = data.names.get(node_type)
-    name = pa.nulls(len(ids), pa.string()) if names is None else pa.array(list(names), type=pa.string())
-    pq.write_table(pa.table({"id": ids, "name": name}), path)
-
-
-def _plain(value: Any) -> Any:
-    """Numpy scalars, tuples, paths and tensors of one number as JSON values."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, (np.generic, Tensor)):
-        return value.item()
-    return value
-
-
-def _dump_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(_plain(value), indent=2) + "\n", encoding="utf-8")
-
-
-def _dump_yaml(path: Path, value: Any) -> None:
-    path.write_text(yaml.safe_dump(_plain(value), sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-
-def _write_extra(folder: Path, files: Mapping[str, Content]) -> None:
-    for name, content in files.items():
-        file = folder / name
-        if not file.resolve().is_relative_to(folder.resolve()) or name == MANIFEST:
-            raise InputError(f"{name!r} is no name for a file of a run.")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, bytes):
-            file.write_bytes(content)
-        elif isinstance(content, str):
-            file.write_text(content, encoding="utf-8")
-        else:
-            shutil.copyfile(content, file)
-
-
-def _write_manifest(
-    folder: Path, fingerprint: str, holds: Mapping[str, Sequence[str]], caches: Sequence[Mapping[str, Any]]
-) -> None:
-    files = {}
-    for file in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
-        name = file.relative_to(folder).as_posix()
-        files[name] = {
-            "sha256": sha256(file),
-            "size": file.stat().st_size,
-            "holds": list(holds.get(name, _holds(name))),
-        }
-    _dump_json(
-        folder / MANIFEST,
-        {
-            "format": FORMAT,
-            "graphrec": version("graphrec"),
-            "fingerprint": fingerprint,
-            "files": files,
-            "caches": list(caches),
-        },
-    )

@@ -10,6 +10,7 @@ from pathlib import Path
 from graphrec.errors import MissingFileError
 from graphrec.optional import require
 from graphrec.runs import Run
+from graphrec.runs.portable import portable_files
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SCHEME = "hf://"
@@ -65,6 +66,8 @@ def push(
 ) -> str:
     """Upload a run's files and a short README; the repository is made when it is not there.
 
+    Paths of this machine are left out (:func:`graphrec.runs.portable.portable_config`).
+
     Returns:
         The address of the commit.
     """
@@ -72,8 +75,7 @@ def push(
     api = hub.HfApi(endpoint=endpoint, token=token)
     run.verify()
     api.create_repo(repo_id, private=private, exist_ok=True)
-    files = {name: run.path / name for name in [*run.files, "manifest.json"]}
-    operations = [hub.CommitOperationAdd(name, file) for name, file in files.items()]
+    operations = [hub.CommitOperationAdd(name, content) for name, content in portable_files(run).items()]
     operations.append(hub.CommitOperationAdd("README.md", card(run, repo_id).encode()))
     with warnings.catch_warnings():
         # The id tables of a run are data files, and meant to be there.

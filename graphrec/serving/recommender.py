@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,8 @@ from graphrec.graphs.adjacency import Adjacency
 from graphrec.models.base import GraphRecommender
 from graphrec.runs import Run
 from graphrec.runs.files import clear_errors, write_file, write_folder
+from graphrec.runs.manifest import write_contents
+from graphrec.runs.portable import portable_files
 from graphrec.serving import embeddings, hub
 from graphrec.serving.fold_in import FoldIn, check_history, mean_vector, ridge_vector
 from graphrec.serving.selection import best_of
@@ -88,7 +89,7 @@ class Recommender:
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Write the run to another folder, in one step; a run that is there is replaced when the new one is
-        complete.
+        complete. Paths of this machine are left out of the copy, as in :meth:`push_to_hub`.
 
         Raises:
             InputError: the recommender was made from a model in memory, or the folder holds something that is
@@ -100,7 +101,7 @@ class Recommender:
         if target.is_dir() and any(target.iterdir()):
             Run(target)
         with clear_errors(target, "run", "What was there before is whole."):
-            write_folder(target, lambda new: _copy_run(run, new))
+            write_folder(target, lambda new: write_contents(new, portable_files(run)))
         return target
 
     def push_to_hub(
@@ -115,7 +116,8 @@ class Recommender:
         """Upload the run to a repository of the Hugging Face hub, which is made when it is not there.
 
         The run holds the ids of the people it was trained on and what they did (``seen.safetensors``,
-        ``ids/user.parquet``); the repository is therefore private unless said otherwise.
+        ``ids/user.parquet``); the repository is therefore private unless said otherwise. Where the data lay on this
+        machine is left out: ``root`` goes, and the path of a file or folder becomes its name.
 
         Args:
             repo_id: ``owner/name``.
@@ -484,12 +486,6 @@ def write_lists(frames: Iterable[pd.DataFrame], out: str | os.PathLike[str], sch
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, write)
     return path
-
-
-def _copy_run(run: Run, folder: Path) -> None:
-    for name in [*run.files, "manifest.json"]:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(run.path / name, folder / name)
 
 
 def _blocks(total: int, size: int) -> Iterator[slice]:

@@ -14,7 +14,7 @@ from graphrec.errors import InputError
 from graphrec.models.base import GraphRecommender
 from graphrec.runs import Run
 from graphrec.runs.files import FolderLock, clear_errors, recover
-from graphrec.runs.run import check_replaceable
+from graphrec.runs.write import check_replaceable
 from graphrec.training.job import Job
 from graphrec.training.options import FitOptions, Mask, Precision, Selection
 from graphrec.training.resume import check_same, forget, nothing_left, training_folder

@@ -17,8 +17,8 @@ from graphrec.models.base import GraphRecommender
 from graphrec.reports import write_report
 from graphrec.runs import Run, write_run
 from graphrec.runs.files import clear_errors, write_file
-from graphrec.runs.run import model_config
 from graphrec.runs.tensors import load_weights
+from graphrec.runs.write import model_config
 from graphrec.training.checkpoint import Checkpoint, Standing, read_checkpoint, write_checkpoint
 from graphrec.training.checks import check_lists, check_metric, has_part, selection_part, training_device
 from graphrec.training.initial import Copied, initialise_from
