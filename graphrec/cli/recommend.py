@@ -82,7 +82,7 @@ def run(arguments: Sequence[str]) -> int:
     if frame.empty:
         raise InputError("nothing to recommend: none of the ids is known to the model, or no item is left")
     if options.out is not None:
-        from graphrec.serving.recommender import write_lists
+        from graphrec.serving.lists import write_lists
 
         write_lists([frame], options.out)
         _written(options, len(frame), start)

@@ -5,12 +5,13 @@ Letters: H items of the history, I items of the catalogue, D width.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from graphrec.errors import InputError
+from graphrec.errors import InputError, unknown
+from graphrec.models.base import GraphRecommender
 
 FoldIn = Literal["mean", "ridge"]
 
@@ -68,3 +69,35 @@ def check_history(weights: Tensor) -> None:
         raise InputError("history: at least one known item is needed, none was found")
     if not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()) or not bool((weights > 0).any()):
         raise InputError("weights: numbers of at least 0, one of them above 0, are expected")
+
+
+@torch.no_grad()
+def history_scores(
+    model: GraphRecommender, items: Tensor, weights: Tensor, fold_in: FoldIn | None, unseen: float, l2: float
+) -> Tensor:
+    """Scores (I,) on the CPU of somebody known by a history.
+
+    Args:
+        model: gives exact scores of a history, or the vectors of the items.
+        items: (H,) int64 rows of the history's items.
+        weights: (H,) how much each counts.
+        fold_in: None: the exact scores where there are some, else ``ridge``.
+        unseen: α of the ridge.
+        l2: λ of the ridge.
+
+    Raises:
+        InputError: the model has no item vectors.
+    """
+    device = model.device
+    if fold_in is None and model.folds_in():
+        return model.score_history(items.to(device), weights.to(device)).float().cpu()
+    if fold_in not in (None, *get_args(FoldIn)):
+        raise unknown("value of fold_in", str(fold_in), get_args(FoldIn))
+    if not model.encodes():
+        exact = "" if not model.folds_in() else "; leave fold_in out for its exact scores"
+        raise InputError(f"{type(model).__name__} has no item vectors to fold a history in{exact}.")
+    catalogue = model.encoded().items
+    rows, given = catalogue[items.to(device)], weights.to(catalogue)
+    mean = fold_in == "mean"
+    vector = mean_vector(rows, given) if mean else ridge_vector(rows, given, catalogue, unseen, l2)
+    return (catalogue @ vector).float().cpu()

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from graphrec.datasets.vocabulary import Vocabulary
-from graphrec.errors import InputError, unknown
+from graphrec.errors import InputError
 from graphrec.evaluation import rank
 from graphrec.graphs.adjacency import Adjacency
 from graphrec.models.base import GraphRecommender
 from graphrec.runs import Run
-from graphrec.runs.files import clear_errors, write_file, write_folder
+from graphrec.runs.files import clear_errors, write_folder
 from graphrec.runs.manifest import write_contents
 from graphrec.runs.portable import portable_files
 from graphrec.serving import embeddings, hub
-from graphrec.serving.fold_in import FoldIn, check_history, mean_vector, ridge_vector
+from graphrec.serving.fold_in import FoldIn, check_history, history_scores
+from graphrec.serving.ids import Unknown, codes_of, id_array
+from graphrec.serving.lists import list_schema, write_lists
 from graphrec.serving.selection import best_of
-
-Unknown = Literal["skip", "error", "popular"]
 
 USERS_A_BLOCK = 4096
 
@@ -182,8 +178,8 @@ class Recommender:
         if users is None:
             codes, raw = np.arange(len(self.users)), self.users.raw
         else:
-            raw = _as_array(users)
-            codes = self._codes(self.users, raw, "user", unknown)
+            raw = id_array(users)
+            codes = codes_of(self.users, raw, "user", unknown)
             kept = codes >= (-1 if unknown == "popular" else 0)
             codes, raw = codes[kept], raw[kept]
             known = self.users.raw[codes]
@@ -234,7 +230,7 @@ class Recommender:
             The file.
         """
         blocks = self.recommend_blocks(k, users_a_block=users_a_block, exclude_seen=exclude_seen, candidates=candidates)
-        return write_lists(blocks, out, self._schema())
+        return write_lists(blocks, out, list_schema(self.users, self.items, self.item_names is not None))
 
     def recommend_for(
         self,
@@ -274,40 +270,22 @@ class Recommender:
             Columns as in :meth:`recommend`.
         """
         self._check_k(k)
-        raw = _as_array(history)
+        raw = id_array(history)
         given = torch.ones(len(raw)) if weights is None else torch.as_tensor(np.asarray(weights, dtype=np.float32))
         if given.shape != (len(raw),):
             raise InputError(f"weights: {len(raw)} numbers are expected, one for each item, {tuple(given.shape)} found")
-        codes = self._codes(self.items, raw, "item", unknown)
+        codes = codes_of(self.items, raw, "item", unknown)
         items, given = torch.as_tensor(codes[codes >= 0]), given[torch.as_tensor(codes >= 0)]
         if len(items) == 0 and unknown == "popular":
             scores = self._popularity()
         else:
             check_history(given)
-            scores = self._history_scores(items, given, fold_in, unseen, l2)
+            scores = history_scores(self.model, items, given, fold_in, unseen, l2)
         allowed = self._candidates(candidates, unknown)
         chosen, values = best_of(scores, k, allowed, items if exclude_seen else None)
         owner = np.empty(len(chosen), dtype=object)
         owner[:] = [user] * len(chosen)
         return self._columns(owner, np.arange(1, len(chosen) + 1), chosen.numpy(), values.numpy())
-
-    @torch.no_grad()
-    def _history_scores(
-        self, items: Tensor, weights: Tensor, fold_in: FoldIn | None, unseen: float, l2: float
-    ) -> Tensor:
-        device = self.model.device
-        if fold_in is None and self.model.folds_in():
-            return self.model.score_history(items.to(device), weights.to(device)).float().cpu()
-        if fold_in not in (None, "mean", "ridge"):
-            raise _unknown_word("fold_in", fold_in, ("mean", "ridge"))
-        if not self.model.encodes():
-            exact = "" if not self.model.folds_in() else "; leave fold_in out for its exact scores"
-            raise InputError(f"{type(self.model).__name__} has no item vectors to fold a history in{exact}.")
-        catalogue = self.model.encoded().items
-        rows, given = catalogue[items.to(device)], weights.to(catalogue)
-        mean = fold_in == "mean"
-        vector = mean_vector(rows, given) if mean else ridge_vector(rows, given, catalogue, unseen, l2)
-        return (catalogue @ vector).float().cpu()
 
     @torch.no_grad()
     def similar_items(
@@ -328,8 +306,8 @@ class Recommender:
             names.
         """
         self._check_k(k)
-        raw = _as_array(items)
-        codes = self._codes(self.items, raw, "item", unknown)
+        raw = id_array(items)
+        codes = codes_of(self.items, raw, "item", unknown)
         unit = None
         if self.model.encodes():
             unit = torch.nn.functional.normalize(self.model.encoded().items.float(), dim=1)
@@ -375,27 +353,11 @@ class Recommender:
         if not 1 <= int(k) <= self.num_items:
             raise InputError(f"k={k}: a number from 1 to {self.num_items}, the size of the catalogue, is expected")
 
-    def _codes(self, vocabulary: Vocabulary, raw: np.ndarray, kind: str, policy: str) -> np.ndarray:
-        """Codes of raw ids, -1 for unknown ones, which are refused or said by the policy."""
-        policies = ("skip", "error", "popular")
-        if policy not in policies:
-            raise _unknown_word("unknown", policy, policies)
-        codes = np.asarray(vocabulary.encode(raw, unknown="mark"))
-        strange = np.flatnonzero(codes < 0)
-        if len(strange):
-            some = ", ".join(repr(_plain(raw[i])) for i in strange[:5]) + (", …" if len(strange) > 5 else "")
-            text = f"{len(strange)} of {len(raw)} {kind} ids are unknown to the model: {some}"
-            if policy == "error":
-                raise InputError(text)
-            done = "they get the most popular items" if policy == "popular" and kind == "user" else "left out"
-            warnings.warn(f"{text} ({done})", stacklevel=3)
-        return codes
-
     def _candidates(self, candidates: Iterable[Any] | None, policy: str) -> Tensor | None:
         if candidates is None:
             return None
-        raw = _as_array(candidates)
-        codes = self._codes(self.items, raw, "item", "error" if policy == "error" else "skip")
+        raw = id_array(candidates)
+        codes = codes_of(self.items, raw, "item", "error" if policy == "error" else "skip")
         codes = np.unique(codes[codes >= 0])
         if len(codes) == 0:
             raise InputError("candidates: none of the items is known to the model")
@@ -443,73 +405,10 @@ class Recommender:
             frame["name"] = self.item_names[items]
         return frame
 
-    def _schema(self) -> pa.Schema:
-        def kind(vocabulary: Vocabulary) -> pa.DataType:
-            return pa.int64() if vocabulary.raw.dtype.kind in "iu" else pa.string()
-
-        fields = [
-            ("user", kind(self.users)),
-            ("rank", pa.int32()),
-            ("item", kind(self.items)),
-            ("score", pa.float32()),
-        ]
-        return pa.schema(fields + ([("name", pa.string())] if self.item_names is not None else []))
-
     def __repr__(self) -> str:
         return f"Recommender({type(self.model).__name__}, {len(self.users)} users, {self.num_items} items)"
-
-
-def write_lists(frames: Iterable[pd.DataFrame], out: str | os.PathLike[str], schema: pa.Schema | None = None) -> Path:
-    """Write frames of lists to one parquet file, a row group each; the file is whole or not there.
-
-    Args:
-        frames: of :meth:`Recommender.recommend` and the like, with the same columns.
-        out: the file.
-        schema: of the file; None: that of the first frame.
-
-    Raises:
-        InputError: ``out`` is a folder or cannot be written.
-    """
-    path = Path(out)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; name the parquet file to write.")
-
-    def write(temporary: Path) -> None:
-        with contextlib.ExitStack() as stack:
-            writer = None if schema is None else stack.enter_context(pq.ParquetWriter(temporary, schema))
-            for frame in frames:
-                table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
-                writer = writer or stack.enter_context(pq.ParquetWriter(temporary, table.schema))
-                writer.write_table(table)
-
-    with clear_errors(path, "recommendations", "What was there before is whole."):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, write)
-    return path
 
 
 def _blocks(total: int, size: int) -> Iterator[slice]:
     for start in range(0, total, size):
         yield slice(start, min(start + size, total))
-
-
-def _as_array(ids: Iterable[Any]) -> np.ndarray:
-    """Raw ids as a 1-D array; a single string is one id, not a list of its letters."""
-    if isinstance(ids, (str, bytes, int)):
-        ids = [ids]
-    if isinstance(ids, np.ndarray):
-        return ids.reshape(-1)
-    listed = list(ids)
-    if listed and all(isinstance(entry, (int, np.integer)) and not isinstance(entry, bool) for entry in listed):
-        return np.array(listed)
-    array = np.empty(len(listed), dtype=object)
-    array[:] = listed
-    return array
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _unknown_word(argument: str, found: object, choices: Sequence[str]) -> InputError:
-    return unknown(f"value of {argument}", str(found), choices)

@@ -5,7 +5,6 @@ import torch
 
 from graphrec.errors import InputError
 from graphrec.serving.fold_in import check_history, mean_vector, ridge_vector
-from graphrec.serving.selection import best_of
 
 
 def test_mean_is_weighted() -> None:
@@ -36,11 +35,3 @@ def test_ridge_without_any_penalty_reproduces_the_history() -> None:
 def test_histories_that_say_nothing_are_refused(weights: list[float]) -> None:
     with pytest.raises(InputError):
         check_history(torch.tensor(weights))
-
-
-def test_best_of_breaks_ties_by_item_and_keeps_to_what_is_allowed() -> None:
-    scores = torch.tensor([1.0, 3.0, 3.0, 2.0, 3.0])
-    items, values = best_of(scores, 3, None, None)
-    assert items.tolist() == [1, 2, 4] and values.tolist() == [3.0, 3.0, 3.0]
-    items, _ = best_of(scores, 3, torch.tensor([0, 2, 3]), torch.tensor([2]))
-    assert items.tolist() == [3, 0]
