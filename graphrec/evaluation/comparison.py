@@ -149,9 +149,11 @@ def bootstrap(
         seed: of the draws.
 
     Returns:
-        Lower and upper ends, (M,).
+        Lower and upper ends, (M,); NaN where no user has a value.
     """
-    table = values.reshape(len(values), -1)
+    table = values[:, None] if values.ndim == 1 else values
+    if len(table) == 0:
+        return np.full(table.shape[1], math.nan), np.full(table.shape[1], math.nan)
     there = ~np.isnan(table)
     filled = np.where(there, table, 0.0)
     random = np.random.Generator(np.random.PCG64(derive(seed, "bootstrap")))
@@ -168,7 +170,8 @@ def bootstrap(
         means[start:stop] = (drawn @ filled) / counted
     outside = (1 - level) / 2
     low, high = np.quantile(means, [outside, 1 - outside], axis=0)
-    return low, high
+    none = ~there.any(axis=0)
+    return np.where(none, math.nan, low), np.where(none, math.nan, high)
 
 
 def intervals(

@@ -16,7 +16,6 @@ from graphrec.reports.parts import (
     GraphStatistics,
     PopularityBias,
     ReportParts,
-    bootstrap_interval,
     popularity_bias,
 )
 from graphrec.runs import Run
@@ -28,7 +27,6 @@ __all__ = [
     "GraphStatistics",
     "PopularityBias",
     "ReportParts",
-    "bootstrap_interval",
     "examples_of",
     "graph_statistics",
     "popularity_bias",

@@ -12,21 +12,22 @@ import torch
 
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
-from graphrec.evaluation import Evaluation, evaluate
+from graphrec.evaluation import Evaluation, evaluate, intervals
+from graphrec.evaluation.comparison import KEYS
 from graphrec.reports.parts import (
     EdgeCount,
     Entry,
     Example,
     GraphStatistics,
     ReportParts,
-    bootstrap_interval,
     popularity_bias,
 )
 from graphrec.reports.svg import number
 from graphrec.runs import Run
 from graphrec.runs.portable import portable_config
 
-_ABOUT_USERS = ("user", "truth", "train")
+# How often users are drawn anew for an interval: its ends are good to about a fiftieth of its width.
+_RESAMPLES = 1000
 
 
 def graph_statistics(data: RecDataset, part: str = "train") -> GraphStatistics:
@@ -148,10 +149,12 @@ def report_parts(
         ks = sorted({int(key.rpartition("@")[2]) for key in run.metrics if "@" in key and "/" not in key}) or [20]
         evaluation = evaluate(run, data, split="test", ks=ks, mask=run.metrics.get("mask", "train"))
     per_user: dict[str, Any] = {}
+    ends: dict[str, tuple[float, float]] = {}
     if evaluation is not None:
         table = evaluation.per_user
-        names = [name for name in table.column_names if name not in _ABOUT_USERS]
+        names = [name for name in table.column_names if name not in KEYS]
         per_user = {name: table[name].to_numpy() for name in names}
+        ends = intervals(evaluation, resamples=_RESAMPLES)
     metrics = {**(dict(evaluation) if evaluation is not None else {}), **run.metrics}
     config = portable_config(run.config)
     drawn = {key: per_user[key] for key in sorted(per_user, key=_first_metrics) if key in metrics}
@@ -159,7 +162,7 @@ def report_parts(
         model=str(run.config["model"]),
         dataset=data.name,
         metrics={key: metrics[key] for key in sorted(metrics, key=_first_metrics)},
-        intervals={key: bootstrap_interval(values) for key, values in drawn.items()},
+        intervals={key: ends[key] for key in drawn},
         baselines=baselines or {},
         history=[{str(key): value for key, value in row.items()} for row in run.history.to_dict("records")],
         per_user=drawn,

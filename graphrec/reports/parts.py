@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from graphrec.evaluation.beyond_accuracy import gini
 
 
 @dataclass(frozen=True)
@@ -138,41 +141,6 @@ class ReportParts:
     title: str = ""
 
 
-def bootstrap_interval(
-    values: NDArray[Any], *, draws: int = 1000, seed: int = 0, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile interval of a mean by resampling users.
-
-    Resampling n users is a multinomial draw of how often each distinct value is there, which is what is drawn.
-
-    Args:
-        values: (U,) a value for each user.
-        draws: number of resamples.
-        seed: of the draws.
-        level: of the interval.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    values = values[np.isfinite(values)]
-    if len(values) == 0:
-        return float("nan"), float("nan")
-    distinct, counts = np.unique(values, return_counts=True)
-    rng = np.random.default_rng(seed)
-    means = np.empty(draws)
-    block = max(1, (1 << 22) // len(distinct))
-    for start in range(0, draws, block):
-        size = min(block, draws - start)
-        means[start : start + size] = rng.multinomial(len(values), counts / len(values), size=size) @ distinct
-    low, high = np.quantile(means / len(values), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def gini(counts: NDArray[Any]) -> float:
-    """Gini coefficient ``sum_i (2 i - n - 1) x_i / (n sum x)`` of ascending counts; 0 where all are 0."""
-    ordered = np.sort(np.asarray(counts, dtype=np.float64))
-    size, total = len(ordered), ordered.sum()
-    return float(((2 * np.arange(1, size + 1) - size - 1) * ordered).sum() / (size * total)) if total else 0.0
-
-
 def popularity_bias(training: NDArray[Any], lists: NDArray[Any]) -> PopularityBias:
     """The bias of lists towards what is popular in training.
 
@@ -187,7 +155,7 @@ def popularity_bias(training: NDArray[Any], lists: NDArray[Any]) -> PopularityBi
         training=[float(training[tenth].sum() / totals[0]) for tenth in tenths],
         recommended=[float(shown[tenth].sum() / totals[1]) for tenth in tenths],
         coverage=float((shown > 0).mean()),
-        gini=gini(shown),
-        gini_training=gini(training),
+        gini=gini(torch.as_tensor(shown)),
+        gini_training=gini(torch.as_tensor(training)),
         k=lists.shape[1],
     )

@@ -127,6 +127,14 @@ def test_bootstrap_interval_is_about_the_normal_one() -> None:
     assert not np.array_equal(bootstrap(values, resamples=4000, seed=2)[0], low)
 
 
+def test_bootstrap_of_equal_values_and_of_none() -> None:
+    low, high = bootstrap(np.full(10, 0.5))
+    assert low.tolist() == high.tolist() == [0.5]
+    assert np.isnan(bootstrap(np.array([]))).all()
+    low, high = bootstrap(np.array([[1.0, np.nan], [1.0, np.nan]]))
+    assert low[0] == high[0] == 1 and np.isnan([low[1], high[1]]).all()
+
+
 def test_intervals_of_one_run() -> None:
     found = evaluations()["plain"]
     for key, (low, high) in intervals(found).items():
