@@ -30,9 +30,7 @@ def derive(seed: int, purpose: str, epoch: int = 0) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def generator(
-    seed: int, purpose: str, epoch: int = 0, device: torch.device | str = "cpu"
-) -> torch.Generator:
+def generator(seed: int, purpose: str, epoch: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator on ``device``, seeded with :func:`derive`."""
     return torch.Generator(device=device).manual_seed(derive(seed, purpose, epoch))
 

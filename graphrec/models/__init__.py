@@ -16,8 +16,7 @@ from graphrec.models.rp3beta import RP3beta
 from graphrec.models.user_knn import UserKNN
 
 MODELS: dict[str, type[GraphRecommender]] = {
-    model.__name__: model
-    for model in (BPRMF, BSPM, EASE, GFCF, ItemKNN, LightGCN, NGCF, Popularity, RP3beta, UserKNN)
+    model.__name__: model for model in (BPRMF, BSPM, EASE, GFCF, ItemKNN, LightGCN, NGCF, Popularity, RP3beta, UserKNN)
 }
 
 

@@ -323,9 +323,7 @@ class GraphRecommender(nn.Module):
                 self._encoded = (key, self.encode())
         return self._encoded[1]
 
-    def score(
-        self, users: Tensor, items: Tensor | None = None, *, edge_weight: EdgeWeight = None
-    ) -> Tensor:
+    def score(self, users: Tensor, items: Tensor | None = None, *, edge_weight: EdgeWeight = None) -> Tensor:
         """Scores of users for items; larger is better.
 
         Args:

@@ -121,9 +121,7 @@ class LightGCN(PairwiseRecommender):
         if normalisation not in _EXPONENTS:
             raise InputError(f"normalisation must be one of {', '.join(_EXPONENTS)}, found {normalisation!r}.")
         if layer_weights not in ("uniform", "last", "without_ego", "learned"):
-            raise InputError(
-                f"layer_weights must be uniform, last, without_ego or learned, found {layer_weights!r}."
-            )
+            raise InputError(f"layer_weights must be uniform, last, without_ego or learned, found {layer_weights!r}.")
         if layer_weights == "without_ego" and num_layers == 0:
             raise InputError("layer_weights='without_ego' needs num_layers of at least 1.")
         if not 0 <= edge_dropout < 1:

@@ -127,8 +127,7 @@ class NGCF(PairwiseRecommender):
         else:
             edges = self.graph_inputs.graph[self.graph_inputs.target].edge_index
             degrees = [
-                users.new_zeros(size).index_add(0, ends, weight)
-                for size, ends in zip(matrix.shape, edges, strict=True)
+                users.new_zeros(size).index_add(0, ends, weight) for size, ends in zip(matrix.shape, edges, strict=True)
             ]
         result = []
         for own, neighbours, degree in zip((users, items), sums, degrees, strict=True):

@@ -84,12 +84,8 @@ class ModelConformance:
             candidates = torch.tensor([5, 1, 30])
             own = torch.tensor([[5, 1], [2, 9], [0, 4]])
             assert everything.shape == (3, model.num_items)
-            torch.testing.assert_close(
-                model.score(users, candidates), everything[:, candidates], rtol=1e-4, atol=1e-6
-            )
-            torch.testing.assert_close(
-                model.score(users, own), everything.gather(1, own), rtol=1e-4, atol=1e-6
-            )
+            torch.testing.assert_close(model.score(users, candidates), everything[:, candidates], rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(model.score(users, own), everything.gather(1, own), rtol=1e-4, atol=1e-6)
         assert torch.isfinite(everything).all()
 
     def test_gradients_reach_every_parameter(self, data: RecDataset) -> None:
@@ -185,9 +181,7 @@ class ModelConformance:
         assert torch.isfinite(scores(model)).all()
         assert int(model.graph_inputs.adjacency().degrees(0)[0]) == 0
 
-    def test_history_of_a_known_user_gives_the_known_scores(
-        self, data: RecDataset, model: GraphRecommender
-    ) -> None:
+    def test_history_of_a_known_user_gives_the_known_scores(self, data: RecDataset, model: GraphRecommender) -> None:
         if not self.model_class.folds_in():
             pytest.skip("no fold-in")
         pairs = data.pairs("train")
