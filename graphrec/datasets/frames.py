@@ -231,10 +231,3 @@ def _ragged(
         return InputError(f"{path}: no table ({cause}).")
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return InputError(f"{path}: no table with separator {separator!r} ({reason}).")
-
-
-def found_columns(source: str | os.PathLike[str] | Any) -> list[str]:
-    """The column names of a file with a header, or of a frame."""
-    if isinstance(source, (str, os.PathLike)):
-        return list(from_table(source).column_names)
-    return column_names(source)

@@ -373,11 +373,6 @@ def _sum_groups(
     return chosen
 
 
-def part_codes(values: Any) -> NDArray[np.int8]:
-    """Names of parts (or 0, 1, 2) as codes; -1 for None."""
-    return np.array([PARTS.get(value, -1) for value in values], np.int8)
-
-
 def parse_parts(part: str | None) -> tuple[int, ...]:
     """The codes in a name such as ``"train"`` or ``"train+valid"``.
 

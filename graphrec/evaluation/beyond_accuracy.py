@@ -128,7 +128,7 @@ def diversity(lists: Tensor, features: Tensor, *, block: int = 4096) -> Tensor:
     return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)
 
 
-def personalisation(lists: Tensor, num_items: int, *, pairs: int = 100_000, seed: int = 0) -> float:
+def personalisation(lists: Tensor, *, pairs: int = 100_000, seed: int = 0) -> float:
     """``1 -`` mean Jaccard similarity of the lists of two users, over all pairs or ``pairs`` drawn ones."""
     size = len(lists)
     if size < 2:

@@ -103,9 +103,7 @@ def evaluate(
             "does; use them only beside papers that did",
             stacklevel=2,
         )
-        lists, scores = rank_sampled(
-            scored, plan, longest, sampled_negatives, seed, num_items=data.num_items, block=block, memory=memory
-        )
+        lists, scores = rank_sampled(scored, plan, longest, sampled_negatives, seed, block=block, memory=memory)
     tied = (scores[:, 1:] == scores[:, :-1]) & (scores[:, 1:] > -torch.inf)
     tie_rate = float(tied.any(1).double().mean())
     lists, scores = lists[:, : lengths[-1]].cpu(), scores[:, : lengths[-1]].cpu()

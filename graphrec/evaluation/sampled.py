@@ -19,7 +19,6 @@ def rank_sampled(
     negatives: int,
     seed: int,
     *,
-    num_items: int,
     block: int | None = None,
     memory: int | None = None,
 ) -> tuple[Tensor, Tensor]:

@@ -145,7 +145,7 @@ _ALL = (
     _lists("diversity", _diversity, True, "1 - mean cosine of the items within a list, on given features", (0.0, 2.0)),
     _lists(
         "personalisation",
-        lambda x: beyond_accuracy.personalisation(x.items, x.num_items),
+        lambda x: beyond_accuracy.personalisation(x.items),
         True,
         "1 - mean Jaccard similarity of two users' lists",
     ),

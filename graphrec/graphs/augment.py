@@ -42,12 +42,3 @@ def keep_edges(
     listed = torch.zeros(adj.num_edges, dtype=torch.bool, device=adj.device)
     listed[adj.edge] = stored
     return listed
-
-
-def drop_edges(
-    adj: Adjacency, p: float, *, seed: int | None = None, generator: torch.Generator | None = None
-) -> Tensor:
-    """Values (L,) float32 in edge-list order: 0 for dropped edges, 1 / (1 - p) for kept ones; see
-    :func:`keep_edges`.
-    """
-    return keep_edges(adj, p, seed=seed, generator=generator).float() / (1 - p)

@@ -34,7 +34,7 @@ def mean_vector(vectors: Tensor, weights: Tensor) -> Tensor:
     return weights @ vectors / weights.sum()
 
 
-def ridge_vector(vectors: Tensor, weights: Tensor, catalogue: Tensor, unseen: float, l2: float) -> Tensor:
+def ridge_vector(vectors: Tensor, weights: Tensor, catalogue: Tensor, unseen: float, reg: float) -> Tensor:
     r"""The vector whose dot products come nearest to 1 on the history and to 0 elsewhere (Hu et al. 2008).
 
     .. math::
@@ -50,7 +50,7 @@ def ridge_vector(vectors: Tensor, weights: Tensor, catalogue: Tensor, unseen: fl
         weights: (H,), not negative, at least one above zero.
         catalogue: (I, D), those of all items.
         unseen: α ≥ 0; larger values count the items that are not in the history more.
-        l2: λ ≥ 0; larger values draw the answer towards the direction of the weighted mean.
+        reg: λ ≥ 0; larger values draw the answer towards the direction of the weighted mean.
 
     Returns:
         (D,).
@@ -59,7 +59,7 @@ def ridge_vector(vectors: Tensor, weights: Tensor, catalogue: Tensor, unseen: fl
     scale = gram.diagonal().mean()
     rows = vectors.double()
     matrix = (rows * weights.double()[:, None]).T @ rows + unseen * gram
-    matrix.diagonal().add_(l2 * scale + torch.finfo(torch.float64).tiny)
+    matrix.diagonal().add_(reg * scale + torch.finfo(torch.float64).tiny)
     return torch.linalg.solve(matrix, weights.double() @ rows).to(vectors.dtype)
 
 
@@ -73,7 +73,7 @@ def check_history(weights: Tensor) -> None:
 
 @torch.no_grad()
 def history_scores(
-    model: GraphRecommender, items: Tensor, weights: Tensor, fold_in: FoldIn | None, unseen: float, l2: float
+    model: GraphRecommender, items: Tensor, weights: Tensor, fold_in: FoldIn | None, unseen: float, reg: float
 ) -> Tensor:
     """Scores (I,) on the CPU of somebody known by a history.
 
@@ -83,7 +83,7 @@ def history_scores(
         weights: (H,) how much each counts.
         fold_in: None: the exact scores where there are some, else ``ridge``.
         unseen: α of the ridge.
-        l2: λ of the ridge.
+        reg: λ of the ridge.
 
     Raises:
         InputError: the model has no item vectors.
@@ -99,5 +99,5 @@ def history_scores(
     catalogue = model.encoded().items
     rows, given = catalogue[items.to(device)], weights.to(catalogue)
     mean = fold_in == "mean"
-    vector = mean_vector(rows, given) if mean else ridge_vector(rows, given, catalogue, unseen, l2)
+    vector = mean_vector(rows, given) if mean else ridge_vector(rows, given, catalogue, unseen, reg)
     return (catalogue @ vector).float().cpu()

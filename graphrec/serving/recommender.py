@@ -244,7 +244,7 @@ class Recommender:
         unknown: Unknown = "skip",
         fold_in: FoldIn | None = None,
         unseen: float = 0.01,
-        l2: float = 0.1,
+        reg: float = 0.1,
     ) -> pd.DataFrame:
         """The ``k`` best items for somebody the model was not trained on, from a list of items.
 
@@ -264,7 +264,7 @@ class Recommender:
                 except under ``popular``, where it gives the most popular items.
             fold_in: ``mean`` or ``ridge``; None: the exact scores where there are some, else ``ridge``.
             unseen: α of the ridge.
-            l2: λ of the ridge.
+            reg: λ of the ridge.
 
         Returns:
             Columns as in :meth:`recommend`.
@@ -280,7 +280,7 @@ class Recommender:
             scores = self._popularity()
         else:
             check_history(given)
-            scores = history_scores(self.model, items, given, fold_in, unseen, l2)
+            scores = history_scores(self.model, items, given, fold_in, unseen, reg)
         allowed = self._candidates(candidates, unknown)
         chosen, values = best_of(scores, k, allowed, items if exclude_seen else None)
         owner = np.empty(len(chosen), dtype=object)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphrec.datasets import Builder, RecDataset
-from graphrec.datasets.frames import found_columns, from_table
+from graphrec.datasets.frames import from_table
 from graphrec.errors import InputError, MissingFileError
 
 ROLES = {"user": "uid", "item": "sku", "time": "ts"}
@@ -59,7 +59,7 @@ def test_a_file_and_its_frames_give_the_same_dataset(tmp_path: Path) -> None:
                pa.Table.from_pandas(clean)]  # fmt: skip
     prints = {build(source, ROLES).fingerprint for source in sources}  # type: ignore[arg-type]
     assert len(prints) == 1
-    assert found_columns(tmp_path / "a.csv") == found_columns(clean) == ["uid", "sku", "ts"]
+    assert from_table(tmp_path / "a.csv").column_names == from_table(clean).column_names == ["uid", "sku", "ts"]
 
 
 def test_ids_stay_as_they_are_written(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_torch_geometric_agrees() -> None:
     nothing = torch.zeros(2, 1, dtype=torch.int64)
     for theirs, ours in (
         (pyg.LinkPredCoverage(5, num_dst_nodes=20), b.coverage(b.exposure(made, 20))),
-        (pyg.LinkPredPersonalization(5), b.personalisation(made, 20)),
+        (pyg.LinkPredPersonalization(5), b.personalisation(made)),
         (pyg.LinkPredAveragePopularity(5, popularity.float()), float(b.average_popularity(made, popularity).mean())),
     ):
         theirs.update(made, nothing)
@@ -93,7 +93,7 @@ def test_diversity_is_the_mean_over_pairs() -> None:
 
 def test_personalisation_by_drawn_pairs_comes_near() -> None:
     made = lists(5, users=60)
-    whole = b.personalisation(made, 20)
-    assert b.personalisation(made, 20, pairs=1500, seed=1) == pytest.approx(whole, abs=0.03)
-    assert b.personalisation(made[:1].expand(4, -1), 20) == 0
-    assert math.isnan(b.personalisation(made[:1], 20))
+    whole = b.personalisation(made)
+    assert b.personalisation(made, pairs=1500, seed=1) == pytest.approx(whole, abs=0.03)
+    assert b.personalisation(made[:1].expand(4, -1)) == 0
+    assert math.isnan(b.personalisation(made[:1]))
