@@ -271,16 +271,32 @@ class Adjacency:
             rows: (B,) int64.
             edges: whether edges are kept track of; without, the picked entries are a list of their own.
         """
+        shape = len(rows), self.shape[1]
+        if not edges and len(rows) and (whole := _scipy(self)) is not None:
+            part = whole[rows.numpy()]
+            rowptr, col, values = (torch.from_numpy(x) for x in (part.indptr, part.indices, part.data))
+            return Adjacency(rowptr, col, shape, values)
         rowptr, col, entry = _picked(self, rows)
         return Adjacency(
             rowptr,
             col,
-            (len(rows), self.shape[1]),
+            shape,
             None if self.values is None else self.values.index_select(0, entry),
             None if not edges else entry.long() if self.edge is None else self.edge[entry],
             None if not edges or self.edge_id is None else self.edge_id[entry],
             num_edges=self.num_edges if edges else -1,
         )
+
+    def turned(self) -> Adjacency:
+        """The transposed matrix as one that keeps no track of edges: quicker than :attr:`transposed` where it serves
+        once.
+        """
+        whole = _scipy(self)
+        if whole is None:
+            return self.transposed
+        other = whole.tocsc()
+        rowptr, col, values = (torch.from_numpy(x) for x in (other.indptr, other.indices, other.data))
+        return Adjacency(rowptr, col, (self.shape[1], self.shape[0]), values)
 
     def apply(self, function: Callable[[Tensor], Tensor]) -> Adjacency:
         """The same matrix with ``function`` applied to each tensor: a move to a device, a change of floating
@@ -363,6 +379,19 @@ def _positions(adj: Adjacency) -> scipy.sparse.csr_matrix:
         data = np.arange(len(adj), dtype=np.int32)
         adj.pattern_cache["positions"] = scipy.sparse.csr_matrix((data, indices, rowptr), shape=adj.shape, copy=False)
     return adj.pattern_cache["positions"]
+
+
+def _scipy(adj: Adjacency) -> scipy.sparse.csr_matrix | None:
+    """On the CPU: scipy's view of a matrix that has values, of a type that scipy knows."""
+    values = adj.values
+    if values is None or adj.device.type != "cpu" or len(adj) == 0 or values.requires_grad:
+        return None
+    if values.dtype not in (torch.float32, torch.float64):
+        return None
+    if "scipy" not in adj.cache:
+        parts = values.numpy(), adj.col.numpy(), adj.rowptr.numpy()
+        adj.cache["scipy"] = scipy.sparse.csr_matrix(parts, shape=adj.shape, copy=False)
+    return adj.cache["scipy"]
 
 
 def _sorted_by_column(adj: Adjacency) -> tuple[Tensor, Tensor, Tensor]:

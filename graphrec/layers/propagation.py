@@ -18,10 +18,12 @@ from torch import Tensor
 
 from graphrec.errors import InputError
 from graphrec.graphs.adjacency import Adjacency
+from graphrec.layers.locality import Layout, layout
 from graphrec.layers.spmm import multiply, spmm
 
 LayerWeights = Tensor | Sequence[float]
 Pair = tuple[Tensor, Tensor]
+Matrices = tuple[Adjacency, Adjacency]
 
 
 def linear_propagation(
@@ -68,7 +70,8 @@ def linear_propagation_rows(
     """Some rows of :func:`linear_propagation`, the same numbers for less.
 
     The last layer is computed for the rows alone, and the first product of the backward pass meets a right-hand side
-    that is zero in all other rows: together about two of the 2 K products of a step less.
+    that is zero in all other rows: together about two of the 2 K products of a step less. Between them, tables that
+    are larger than the cache have their rows in an order of their own (:mod:`graphrec.layers.locality`).
 
     Args:
         adj: as in :func:`linear_propagation`, and so are users, items, layer_weights and values.
@@ -108,9 +111,10 @@ def propagation_and_ego_rows(
     if learned or len(weights) == 1:
         final = linear_propagation(adj, users, items, weights, values)
         return (final[0][user_rows], final[1][item_rows]), (users[user_rows], items[item_rows])
-    if values is not None:
-        adj = adj.with_values(values)
-    result = _PolynomialRows.apply(adj, users, items, tuple(weights.tolist()), user_rows, item_rows)
+    # Tables are moved where that pays: for more than one product, by a matrix that is used again.
+    row_bytes = users.shape[1] * users.element_size() if values is None and len(weights) > 2 else 0
+    arranged = layout(adj if values is None else adj.with_values(values), row_bytes)
+    result = _PolynomialRows.apply(arranged, users, items, tuple(weights.tolist()), user_rows, item_rows)
     return (result[0], result[1]), (result[2], result[3])
 
 
@@ -142,7 +146,7 @@ class _PolynomialRows(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        adj: Adjacency,
+        arranged: Layout,
         users: Tensor,
         items: Tensor,
         weights: tuple[float, ...],
@@ -152,12 +156,15 @@ class _PolynomialRows(torch.autograd.Function):
         user_index, user_place = torch.unique(user_rows, return_inverse=True)
         item_index, item_place = torch.unique(item_rows, return_inverse=True)
         ego = users.index_select(0, user_index), items.index_select(0, item_index)
-        ctx.picked = adj.row_subset(user_index, edges=False), adj.transposed.row_subset(item_index, edges=False)
-        final = _power_rows(adj, users, items, weights, ctx.picked, (user_index, item_index))
-        ctx.adj, ctx.weights, ctx.shapes = adj, weights, (users.shape, items.shape)
+        places = arranged.places((user_index, item_index))
+        forward, back = arranged.matrices
+        picked = forward.row_subset(places[0], edges=False), back.row_subset(places[1], edges=False)
+        final = _power_rows(arranged, (users, items), weights, picked, places, ego)
+        ctx.arranged, ctx.picked, ctx.weights = arranged, picked, weights
+        ctx.shapes = users.shape, items.shape
         ctx.save_for_backward(user_index, user_place, item_index, item_place, user_rows, item_rows)
-        places = (user_place, item_place)
-        return (*(x.index_select(0, place) for x, place in zip((*final, *ego), (*places, *places), strict=True)),)
+        back_to = (user_place, item_place, user_place, item_place)
+        return (*(x.index_select(0, place) for x, place in zip((*final, *ego), back_to, strict=True)),)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -166,16 +173,15 @@ class _PolynomialRows(torch.autograd.Function):
             sides = zip(ctx.shapes, (user_rows, item_rows), grads[:2], grads[2:], strict=True)
             dense = [[x.new_zeros(shape).index_add(0, rows, x) for x in pair] for shape, rows, *pair in sides]
             weights = torch.tensor(ctx.weights, dtype=grads[0].dtype, device=grads[0].device)
-            through = _Polynomial.apply(ctx.adj, dense[0][0], dense[1][0], weights)
+            through = _Polynomial.apply(ctx.arranged.own, dense[0][0], dense[1][0], weights)
             return None, through[0] + dense[0][1], through[1] + dense[1][1], None, None, None
         index = user_index, item_index
-        places = user_place, item_place, user_place, item_place
         summed = [
-            x.new_zeros(len(index[side % 2]), x.shape[1]).index_add_(0, place, x)
-            for side, (x, place) in enumerate(zip(grads, places, strict=True))
+            x.new_zeros(len(index[side % 2]), x.shape[1]).index_add_(0, (user_place, item_place)[side % 2], x)
+            for side, x in enumerate(grads)
         ]
         outermost = [ego.add_(x, alpha=ctx.weights[0]) for ego, x in zip(summed[2:], summed[:2], strict=True)]
-        result = _horner_of_rows(ctx.adj, ctx.weights, ctx.picked, index, summed[:2], outermost)
+        result = _horner_of_rows(ctx.arranged, ctx.weights, ctx.picked, index, summed[:2], outermost)
         return None, *result, None, None, None
 
 
@@ -197,56 +203,57 @@ def _horner(adj: Adjacency, users: Tensor, items: Tensor, weights: Sequence[floa
 
 
 def _power_rows(
-    adj: Adjacency,
-    users: Tensor,
-    items: Tensor,
-    weights: Sequence[float],
-    picked: tuple[Adjacency, Adjacency],
-    index: Pair,
+    arranged: Layout, tables: Pair, weights: Sequence[float], picked: Matrices, places: Pair, ego: Pair
 ) -> Pair:
-    """Rows of the polynomial, power by power: no sum is formed outside those rows."""
-    sums = users.index_select(0, index[0]).mul_(weights[0]), items.index_select(0, index[1]).mul_(weights[0])
-    current = users, items
-    with _buffers(adj, users, count=min(len(weights) - 2, 2)) as buffers:
-        for step, weight in enumerate(weights[1:-1]):
-            target = buffers[step % 2]
-            multiply(adj, current[1], out=target[0])
-            multiply(adj.transposed, current[0], out=target[1])
-            current = target
-            for total, table, rows in zip(sums, current, index, strict=True):
-                total.add_(table.index_select(0, rows), alpha=weight)
-        multiply(picked[0], current[1], out=sums[0], add=sums[0], scale=weights[-1])
-        multiply(picked[1], current[0], out=sums[1], add=sums[1], scale=weights[-1])
+    """Rows of the polynomial, power by power: no sum is formed outside those rows.
+
+    The powers of the users' table are alternately tables of items and of users, and so are those of the items' table:
+    two chains that do not meet. One after the other they need half of the memory, and that stays in the cache.
+    """
+    sums = ego[0] * weights[0], ego[1] * weights[0]
+    with _buffers(arranged.matrices[0], ego[0], count=1 if len(weights) > 2 else 0) as buffers:
+        for start in (0, 1):
+            side, current = start, tables[start]
+            if arranged.order is not None:
+                current = torch.index_select(current, 0, arranged.order[side], out=buffers[0][side])
+            for weight in weights[1:-1]:
+                side = 1 - side
+                current = multiply(arranged.matrices[side], current, out=buffers[0][side])
+                sums[side].add_(current.index_select(0, places[side]), alpha=weight)
+            side = 1 - side
+            multiply(picked[side], current, out=sums[side], add=sums[side], scale=weights[-1])
     return sums
 
 
 def _horner_of_rows(
-    adj: Adjacency,
+    arranged: Layout,
     weights: Sequence[float],
-    picked: tuple[Adjacency, Adjacency],
+    picked: Matrices,
     index: Pair,
     rows: Sequence[Tensor],
     outermost: Sequence[Tensor],
 ) -> Pair:
     """The polynomial of a pair that is zero outside some rows; the first product takes the entries of those alone.
 
-    ``outermost`` are the rows that stand for w_0 G.
+    In two chains too. ``outermost`` are the rows that stand for w_0 G.
     """
-    result = _empty_pair(adj, rows[0])
-    with _buffers(adj, rows[0], count=min(len(weights) - 2, 1)) as buffers:
-        pairs = [result, *buffers] if len(weights) % 2 == 0 else [*buffers, result]
-        current = pairs[0]
-        multiply(picked[1].transposed, rows[1], out=current[0], scale=weights[-1])
-        multiply(picked[0].transposed, rows[0], out=current[1], scale=weights[-1])
-        for step, weight in enumerate(reversed(weights[1:-1])):
-            for table, place, x in zip(current, index, rows, strict=True):
-                table.index_add_(0, place, x, alpha=weight)
-            target = pairs[(step + 1) % 2]
-            multiply(adj, current[1], out=target[0])
-            multiply(adj.transposed, current[0], out=target[1])
-            current = target
-    for table, place, x in zip(result, index, outermost, strict=True):
-        table.index_add_(0, place, x)
+    result, places = _empty_pair(arranged.own, rows[0]), arranged.places((index[0], index[1]))
+    transposed = picked[0].turned(), picked[1].turned()
+    steps = len(weights) - 2
+    with _buffers(arranged.matrices[0], rows[0], count=1 if steps else 0) as buffers:
+        for end in (0, 1):
+            side = end if steps % 2 == 0 else 1 - end
+            current = buffers[0][side] if steps else result[end]
+            multiply(transposed[1 - side], rows[1 - side], out=current, scale=weights[-1])
+            for left in range(steps, 0, -1):
+                # index_add_ is slow with a factor of its own.
+                current.index_add_(0, places[side], rows[side] * weights[left])
+                side = 1 - side
+                target = result[end] if left == 1 and arranged.labels is None else buffers[0][side]
+                current = multiply(arranged.matrices[side], current, out=target)
+            if arranged.labels is not None:
+                torch.index_select(current, 0, arranged.labels[end], out=result[end])
+            result[end].index_add_(0, index[end], outermost[end])
     return result
 
 

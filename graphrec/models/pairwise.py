@@ -176,14 +176,17 @@ class PairwiseRecommender(GraphRecommender):
         count = len(batch)
         items = torch.cat([batch.items, batch.negatives.reshape(-1)])
         (user, item), regularised = self.training_rows(batch.users, items, batch=batch, edge_weight=edge_weight)
-        positive, negative = item[:count], item[count:]
+        positive, negative = item.split([count, len(item) - count])  # its gradient is one concatenation
         positive_score = (user * positive).sum(-1)
         if batch.shared:
             negative_score = user @ negative.T
             known = self.graph_inputs.adjacency().contains(batch.users[:, None], batch.negatives[None, :])
         else:
             negative = negative.view(count, -1, negative.shape[-1])
-            negative_score = (negative @ user.unsqueeze(-1)).squeeze(-1)
+            if negative.shape[1] == 1:  # a batched product of single rows takes four times as long
+                negative_score = (user * negative.squeeze(1)).sum(-1, keepdim=True)
+            else:
+                negative_score = (negative @ user.unsqueeze(-1)).squeeze(-1)
             known = None
         objective = {"bpr": bpr_loss, "bce": bce_loss, "softmax": sampled_softmax_loss}[self.loss_name]
         terms = {"rank": self.batch_weight(batch, objective(positive_score, negative_score, known))}

@@ -72,6 +72,25 @@ def test_contains_and_row_subset(case: tuple[Tensor, tuple[int, int]], data: st.
         assert torch.equal(part.edge_positions(), edge_positions(adj, picked))
 
 
+@settings(deadline=None, max_examples=60)
+@given(bipartite(), st.booleans(), st.data())
+def test_rows_without_edges_and_their_transpose(
+    case: tuple[Tensor, tuple[int, int]], weighted: bool, data: st.DataObject
+) -> None:
+    edges, shape = case
+    adj = Adjacency.from_edges(edges, shape, values=torch.rand(edges.shape[1]) if weighted else None)
+    picked = torch.tensor(data.draw(st.lists(st.integers(0, shape[0] - 1), max_size=6)), dtype=torch.int64)
+    part, whole = adj.row_subset(picked, edges=False), adj.row_subset(picked)
+    assert part.edge is None and part.num_edges == len(part) == len(whole)
+    assert torch.equal(part.rowptr, whole.rowptr) and torch.equal(part.col, whole.col)
+    assert torch.equal(part.to_dense(), adj.to_dense()[picked])
+    turned, transposed = part.turned(), part.transposed
+    assert turned.shape == transposed.shape
+    assert torch.equal(turned.rowptr, transposed.rowptr) and torch.equal(turned.col, transposed.col)
+    assert (turned.values is None) == (not weighted)
+    assert turned.values is None or torch.equal(turned.values, transposed.values)
+
+
 def edge_positions(adj: Adjacency, rows: Tensor) -> Tensor:
     place = adj.edge_positions()
     return torch.cat([place[int(adj.rowptr[row]) : int(adj.rowptr[row + 1])] for row in rows])
