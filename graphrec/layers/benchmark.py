@@ -1,7 +1,8 @@
 """How fast the products and the LightGCN training step are here, beside the same step written plainly.
 
 Everything is measured in one process with the same threads, after a warm-up: the median and the quartiles of repeated
-runs. What a training makes once of its matrix (transpose, order of rows, the plain step's COO form) is part of neither. Both steps compute the same thing; that their gradients agree is part of the result.
+runs. What a training makes once of its matrix (transpose, order of rows, the plain step's COO form) is part of neither
+step. Both steps compute the same thing; that their gradients agree is part of the result.
 """
 
 from __future__ import annotations
