@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv as arrow_csv
 
-from graphrec.datasets.arrow import COLUMN_KEY, LINE_KEY, PATH_KEY, as_table, column_names, missing_column
+from graphrec.datasets.arrow import COLUMN_KEY, LINE_KEY, PATH_KEY, as_table, missing_column
 from graphrec.errors import InputError, MissingFileError
 
 SEPARATORS = ("\t", ",", ";", "|", "::", " ")

@@ -58,6 +58,15 @@ def power_of_degree(degree: Tensor, power: float) -> Tensor:
     return torch.where(positive, degree.where(positive, torch.ones_like(degree)).pow(power), 0.0)
 
 
+def edge_degrees(edge_index: Tensor, shape: tuple[int, int], weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Sums of the weights (E,) of a list of edges (2, E), default 1, at their sources (R,) and at their targets (C,)."""
+    weight = torch.ones(edge_index.shape[1], device=edge_index.device) if weight is None else weight
+    sources, targets = (
+        weight.new_zeros(n).index_add(0, ends, weight) for n, ends in zip(shape, edge_index, strict=True)
+    )
+    return sources, targets
+
+
 def add_self_loops(adj: Adjacency) -> Adjacency:
     """A + I: one entry of value 1 more for each node, after the others in the edge list, with edge id -1."""
     size = adj.shape[0]

@@ -12,6 +12,7 @@ from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
 from graphrec.graphs.adjacency import Adjacency
 from graphrec.graphs.augment import keep_edges
+from graphrec.graphs.normalise import edge_degrees, power_of_degree
 from graphrec.layers.propagation import linear_propagation, propagation_and_ego_rows
 from graphrec.layers.spmm import spmm
 from graphrec.models.base import (
@@ -57,8 +58,7 @@ class LightGCN(PairwiseRecommender):
         layer_weights: α: ``uniform``; ``last`` layer only; ``without_ego`` uniform over layers 1 to K; ``learned``, one
             parameter for each layer, from uniform.
         normalisation: ``sym``; ``left`` D⁻¹ A; ``right`` A D⁻¹; ``l1`` D⁻¹ A D⁻¹; ``sqrt_left`` D^-1/2 A;
-        ``sqrt_right``
-            A D^-1/2; ``none``. The paper's "-L" and "-R" are the two with roots.
+            ``sqrt_right`` A D^-1/2; ``none``. The paper's "-L" and "-R" are the two with roots.
         self_loops: whether A + I takes the place of A (degrees too).
         edge_dropout: share of edges left out of each step's graph, the others scaled by 1/(1 - share).
         loss: ``bpr``, ``bce`` or ``softmax``; see :class:`PairwiseRecommender`.
@@ -164,11 +164,7 @@ class LightGCN(PairwiseRecommender):
     def degrees(self, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Sums of edge weights (default: 1) at users (U,) and items (I,), one more with self-loops."""
         edges = self.graph_inputs.graph[self.graph_inputs.target].edge_index
-        weight = torch.ones(edges.shape[1], device=edges.device) if weight is None else weight
-        users, items = (
-            torch.zeros(size, dtype=weight.dtype, device=weight.device).index_add(0, ends, weight)
-            for size, ends in zip((self.num_users, self.num_items), edges, strict=True)
-        )
+        users, items = edge_degrees(edges, (self.num_users, self.num_items), weight)
         return users + self.self_loops, items + self.self_loops
 
     def edge_values(self, weight: Tensor | None = None) -> Tensor:
@@ -180,7 +176,7 @@ class LightGCN(PairwiseRecommender):
         edges = self.graph_inputs.graph[self.graph_inputs.target].edge_index
         power = -sum(_EXPONENTS[self.normalisation]) / 2
         users, items = self.degrees(weight)
-        values = _power(users, power)[edges[0]] * _power(items, power)[edges[1]]
+        values = power_of_degree(users, power)[edges[0]] * power_of_degree(items, power)[edges[1]]
         return values if weight is None else values * weight
 
     def propagation_matrix(self) -> Adjacency:
@@ -211,7 +207,7 @@ class LightGCN(PairwiseRecommender):
         if not self.self_loops:
             return linear_propagation(self.matrix, users, items, self.layer_weights, values)
         power = -sum(_EXPONENTS[self.normalisation])
-        loops = [_power(degree, power).unsqueeze(1) for degree in self.degrees(weight)]
+        loops = [power_of_degree(degree, power).unsqueeze(1) for degree in self.degrees(weight)]
         total = users * self.layer_weights[0], items * self.layer_weights[0]
         for layer in range(1, self.num_layers + 1):
             users, items = (
@@ -249,9 +245,3 @@ class LightGCN(PairwiseRecommender):
     def derived(self) -> Mapping[str, Derived]:
         """The normalised matrix, from the degrees of the ranked behaviour's edges."""
         return {"matrix": Derived((self.graph_inputs.target,), self.propagation_matrix)}
-
-
-def _power(degree: Tensor, power: float) -> Tensor:
-    """``degree ** power`` with 0 ** power := 0, also in the gradient."""
-    positive = degree > 0
-    return torch.where(positive, degree.where(positive, 1.0).pow(power), 0.0)

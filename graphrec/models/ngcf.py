@@ -11,6 +11,7 @@ from torch.nn import functional
 from graphrec import randomness
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
+from graphrec.graphs.normalise import edge_degrees
 from graphrec.layers.dropout import dropout
 from graphrec.layers.spmm import spmm
 from graphrec.models.base import Batch, EdgeWeight, Encoded, GraphInputs, target_weight
@@ -123,12 +124,10 @@ class NGCF(PairwiseRecommender):
         if self.propagation == "plain":
             return sums
         if weight is None:
-            degrees = [matrix.degrees(dim).to(users.dtype) for dim in (0, 1)]
+            degrees = matrix.degrees(0).to(users.dtype), matrix.degrees(1).to(users.dtype)
         else:
             edges = self.graph_inputs.graph[self.graph_inputs.target].edge_index
-            degrees = [
-                users.new_zeros(size).index_add(0, ends, weight) for size, ends in zip(matrix.shape, edges, strict=True)
-            ]
+            degrees = edge_degrees(edges, matrix.shape, weight)
         result = []
         for own, neighbours, degree in zip((users, items), sums, degrees, strict=True):
             degree = degree.unsqueeze(1)
