@@ -181,20 +181,3 @@ def as_words(options: Mapping[str, Any]) -> list[str]:
         text = value if isinstance(value, str) else json.dumps(value)
         words.append(f"--{name}={text}")
     return words
-
-
-def key_values(text: str | None, option: str) -> dict[str, str] | None:
-    """``"user=uid,item=sku"`` as a mapping; None stays None.
-
-    Raises:
-        InputError: a part is not of the form name=value.
-    """
-    if text is None:
-        return None
-    pairs = {}
-    for part in text.split(","):
-        name, equals, value = part.strip().partition("=")
-        if not (name and equals and value):
-            raise InputError(f"{option}: {part!r} was found where name=value is expected, as in user=uid,item=sku")
-        pairs[name.strip()] = value.strip()
-    return pairs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from graphrec.cli.arguments import Parser, key_values
+from graphrec.cli.arguments import Parser
 
 if TYPE_CHECKING:
     from graphrec.datasets import RecDataset
@@ -67,9 +67,11 @@ def load_dataset(options: Any) -> RecDataset:
 
 def _how(options: Any) -> dict[str, Any]:
     """Arguments of ``load`` that are not its defaults."""
+    from graphrec.datasets.roles import as_mapping
+
     given = {
         "format": options.format,
-        "columns": key_values(options.columns, "--columns"),
+        "columns": None if options.columns is None else as_mapping(options.columns, "--columns"),
         "split": options.split,
         "seed": options.split_seed,
         "min_rating": options.min_rating,

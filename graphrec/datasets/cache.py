@@ -23,11 +23,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from graphrec.datasets.dataset import RecDataset
+from graphrec.datasets.fingerprint import file_sha256
 from graphrec.datasets.notes import Note
 from graphrec.datasets.tables import EdgeTable, EdgeType, Provenance
 from graphrec.datasets.texts import Texts
 from graphrec.datasets.vocabulary import Vocabulary
-from graphrec.errors import InputError, MissingFileError
+from graphrec.errors import InputError
 
 FORMAT = 1
 _LOG = logging.getLogger("graphrec.datasets")
@@ -42,21 +43,6 @@ def cache_root() -> Path:
     import pooch
 
     return Path(pooch.os_cache("graphrec"))
-
-
-def file_sha256(path: str | os.PathLike[str]) -> str:
-    """The sha256 of a file's content.
-
-    Raises:
-        MissingFileError: it is not there.
-    """
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError as error:
-        raise MissingFileError(f"{path} is not there.") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def cache_key(

@@ -12,17 +12,12 @@ from pathlib import Path
 import pooch
 
 from graphrec.datasets.archives import extract
+from graphrec.datasets.fingerprint import file_sha256
 from graphrec.datasets.registry import Entry, File
 from graphrec.errors import InputError, MissingFileError
 
 _SHOWN = 160
 _LOG = logging.getLogger("graphrec.datasets")
-
-
-def sha256(path: Path) -> str:
-    """The hexadecimal sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def git_blob(path: Path) -> str:
@@ -67,7 +62,7 @@ def _fetch(entry: Entry, file: File, work: Path, fetched: dict[str, Path], folde
     for address in file.addresses:
         try:
             found = _from(address, work / ".fetched", fetched)
-            actual = sha256(found)
+            actual = file_sha256(found)
             if actual != file.sha256 and not (file.blob and git_blob(found) == file.blob):
                 raise InputError(f"sha256 {actual[:12]}…, expected {file.sha256[:12]}…")
             target = work / file.name

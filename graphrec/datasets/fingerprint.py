@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from graphrec.datasets.tables import PART_NAMES, EdgeTable, edge_type_name
 from graphrec.datasets.vocabulary import Vocabulary
+from graphrec.errors import InputError, MissingFileError
 
 if TYPE_CHECKING:
     from graphrec.datasets.dataset import RecDataset
@@ -111,3 +113,18 @@ def digests(data: RecDataset) -> dict[str, str]:
         for node_type in sorted(texts):
             put(f"{kind}/{node_type}", _strings, texts.arrow[node_type])
     return found
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """The sha256 of a file's content.
+
+    Raises:
+        MissingFileError: it is not there.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path} is not there.") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error

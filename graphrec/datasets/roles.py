@@ -69,18 +69,19 @@ def _part_of(word: str) -> int:
     return int(text) if text in ("0", "1", "2") else _PART_WORDS.get(text, -2)
 
 
-def as_mapping(columns: Mapping[str, str] | str | None) -> dict[str, str]:
+def as_mapping(columns: Mapping[str, str] | str | None, what: str = "columns") -> dict[str, str]:
     """``"user=uid,item=sku"`` as ``{"user": "uid", "item": "sku"}``.
 
+    Args:
+        columns: as a person wrote it, or the mapping itself; None: empty.
+        what: the option, for messages.
+
     Raises:
-        InputError: something without ``=``.
+        InputError: a part without ``=``, or with nothing on one side of it.
     """
-    if columns is None:
-        return {}
     if not isinstance(columns, str):
-        return dict(columns)
-    pairs = [entry.split("=", 1) for entry in columns.split(",") if entry.strip()]
-    for pair in pairs:
-        if len(pair) != 2 or not pair[0].strip() or not pair[1].strip():
-            raise InputError(f"columns {columns!r}: expected role=column pairs such as user=uid,item=sku.")
-    return {role.strip(): column.strip() for role, column in pairs}
+        return dict(columns or {})
+    pairs = [[word.strip() for word in entry.split("=", 1)] for entry in columns.split(",")]
+    if any(len(pair) != 2 or not all(pair) for pair in pairs):
+        raise InputError(f"{what} {columns!r}: expected role=column pairs such as user=uid,item=sku.")
+    return {role: column for role, column in pairs}

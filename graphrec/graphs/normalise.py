@@ -59,7 +59,7 @@ def power_of_degree(degree: Tensor, power: float) -> Tensor:
 
 
 def edge_degrees(edge_index: Tensor, shape: tuple[int, int], weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Sums of the weights (E,) of a list of edges (2, E), default 1, at their sources (R,) and at their targets (C,)."""
+    """Sums of weights (E,), default 1, of a list of edges (2, E), at its sources (R,) and at its targets (C,)."""
     weight = torch.ones(edge_index.shape[1], device=edge_index.device) if weight is None else weight
     sources, targets = (
         weight.new_zeros(n).index_add(0, ends, weight) for n, ends in zip(shape, edge_index, strict=True)

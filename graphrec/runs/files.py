@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import errno
 import fcntl
-import hashlib
 import os
 import shutil
 import uuid
@@ -20,15 +19,6 @@ from graphrec.errors import InputError
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file as hexadecimal digits, read in blocks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def sync(path: Path) -> None:

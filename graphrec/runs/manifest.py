@@ -14,8 +14,8 @@ import numpy as np
 import yaml
 from torch import Tensor
 
+from graphrec.datasets.fingerprint import file_sha256
 from graphrec.errors import InputError
-from graphrec.runs.files import sha256
 
 FORMAT = 1
 """The version of the folder's format; raised when an older graphrec could not read what is written."""
@@ -94,7 +94,7 @@ def write_manifest(
     for file in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
         name = file.relative_to(folder).as_posix()
         files[name] = {
-            "sha256": sha256(file),
+            "sha256": file_sha256(file),
             "size": file.stat().st_size,
             "holds": list(holds.get(name, _holds(name))),
         }

@@ -21,10 +21,11 @@ import yaml
 from torch import Tensor
 
 from graphrec.datasets.dataset import RecDataset
+from graphrec.datasets.fingerprint import file_sha256
 from graphrec.datasets.vocabulary import Vocabulary
 from graphrec.errors import InputError, MissingFileError
 from graphrec.models.base import GraphInputs, GraphRecommender
-from graphrec.runs.files import clear_errors, recover, sha256, write_folder
+from graphrec.runs.files import clear_errors, recover, write_folder
 from graphrec.runs.manifest import FORMAT, MANIFEST, Content, write_extra, write_manifest
 from graphrec.runs.tensors import load_weights, read_inputs, read_tensors
 
@@ -97,7 +98,7 @@ class Run:
                     f"{file} was changed: {size} bytes, the run's manifest says {entry['size']}. "
                     "Train or copy it again."
                 )
-            if sha256(file) != entry["sha256"]:
+            if file_sha256(file) != entry["sha256"]:
                 raise InputError(f"{file} was changed: its SHA-256 is not the manifest's. Train or copy it again.")
 
     def _read(self, name: str) -> str:

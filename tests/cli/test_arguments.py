@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphrec.cli.arguments import Parser, as_words, key_values, read_yaml, take
+from graphrec.cli.arguments import Parser, as_words, read_yaml, take
 from graphrec.cli.output import plain, table
 from graphrec.cli.recipe import flat, read_recipe
 from graphrec.cli.train import parser as train_parser
@@ -74,14 +74,6 @@ def test_take_gives_the_last_value() -> None:
     assert take(["--b"], "--a") == (None, ["--b"])
     with pytest.raises(InputError, match="a value is expected"):
         take(["--a"], "--a")
-
-
-def test_columns() -> None:
-    assert key_values("user=uid, item=sku", "--columns") == {"user": "uid", "item": "sku"}
-    assert key_values(None, "--columns") is None
-    for text in ("user", "user=", "=uid", "", "user=a,,"):
-        with pytest.raises(InputError, match="name=value is expected"):
-            key_values(text, "--columns")
 
 
 def test_yaml_files(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from graphrec.datasets import Builder, RecDataset
 from graphrec.datasets.frames import from_table
+from graphrec.datasets.roles import as_mapping
 from graphrec.errors import InputError, MissingFileError
 
 ROLES = {"user": "uid", "item": "sku", "time": "ts"}
@@ -167,3 +168,12 @@ def test_only_input_errors_come_out_of_random_bytes(
             assert len(data.tables[T]) > 0
     except InputError as error:
         assert len(str(error)) < 2000
+
+
+def test_roles_as_they_are_typed() -> None:
+    roles = {"user": "uid", "item": "sku"}
+    assert as_mapping("user=uid, item=sku") == as_mapping(roles) == roles
+    assert as_mapping(None) == {}
+    for text in ("user", "user=", "=uid", "", "user=a,,"):
+        with pytest.raises(InputError, match=r"--columns '.*': expected role=column pairs"):
+            as_mapping(text, "--columns")
