@@ -103,6 +103,8 @@ def settings(experiment: Experiment) -> Iterator[tuple[dict[str, Any], dict[str,
         fit.update(model.presets[experiment.preset].fit)
     hparams.update(experiment.hparams)
     fit.update(experiment.fit)
+    # What a run selects on is the experiment's affair: validation where something is chosen.
+    fit.pop("select_on", None)
     for values in itertools.product(*experiment.grid.values()):
         point_hparams, point_fit = dict(hparams), dict(fit)
         for name, value in zip(experiment.grid, values, strict=True):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphrec import randomness
+from graphrec import evaluate, fit, randomness
 from graphrec.datasets import Builder
 from graphrec.errors import InputError
 from graphrec.models import BPRMF, LightGCN
@@ -176,3 +176,18 @@ def test_edge_dropout_is_unbiased_and_off_in_evaluation() -> None:
 def test_wrong_options_are_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
         LightGCN(planted(), **wrong)
+
+
+def test_the_fast_preset_is_the_same_encoder_and_learns() -> None:
+    preset = LightGCN.presets["fast"]
+    data = planted()
+    model = LightGCN(data, **{**preset.model, "dim": 16, "batch_size": 256})
+    plain = LightGCN(data, dim=16)
+    plain.load_state_dict(model.state_dict())
+    torch.testing.assert_close(model.encode().users, plain.encode().users)
+    before = evaluate(model.eval(), data, ks=(10,))["recall@10"]
+    run = fit(model, data, progress=False, **preset.fit)
+    assert len(run.history) == preset.fit["epochs"]
+    assert run.history["loss"].iloc[-1] < run.history["loss"].iloc[0]
+    assert run.metrics["recall@20"] > 0
+    assert evaluate(model, data, ks=(10,))["recall@10"] >= before - 0.05
