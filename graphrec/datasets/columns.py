@@ -37,6 +37,13 @@ class RawIds:
     def __len__(self) -> int:
         return len(self.ints) if self.ints is not None else len(self.codes if self.codes is not None else ())
 
+    def __getitem__(self, row: int) -> int | str:
+        """The id of one row."""
+        if self.ints is not None:
+            return int(self.ints[row])
+        assert self.strings is not None and self.codes is not None
+        return str(self.strings[int(self.codes[row])].as_py())
+
 
 def raw_ids(values: Any, place: Place, *, strict: bool = True) -> RawIds:
     """Ids out of a column.

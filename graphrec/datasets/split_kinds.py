@@ -65,7 +65,25 @@ class Split:
 
 
 @dataclass(frozen=True)
-class RandomSplit(Split):
+class RatioSplit(Split):
+    """Any split whose parts are shares of the rows.
+
+    Attributes:
+        ratios: of train, valid and test; two numbers are train and test.
+    """
+
+    ratios: tuple[float, ...] = (0.8, 0.1, 0.1)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ratios", _three(self.ratios, self.name))
+
+    def numbers(self) -> tuple[object, ...]:
+        """The ratios."""
+        return self.ratios
+
+
+@dataclass(frozen=True)
+class RandomSplit(RatioSplit):
     """Per user, at random, with ratios.
 
     Attributes:
@@ -74,23 +92,15 @@ class RandomSplit(Split):
     """
 
     name: ClassVar[str] = "random"
-    ratios: tuple[float, ...] = (0.8, 0.1, 0.1)
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "ratios", _three(self.ratios, self.name))
 
     def assign(self, table: EdgeTable) -> Parts:
         """Each user's interactions in the order of their hashes, cut by the ratios."""
         return cut_by_group(user_groups(table), draws(self.seed, table), self.ratios)
 
-    def numbers(self) -> tuple[object, ...]:
-        """The ratios."""
-        return self.ratios
-
 
 @dataclass(frozen=True)
-class RandomPairs(Split):
+class RandomPairs(RatioSplit):
     """At random over all rows, whoever's they are, with ratios (the 6:2:2 of click prediction).
 
     A user may be left without a training interaction.
@@ -104,21 +114,14 @@ class RandomPairs(Split):
     ratios: tuple[float, ...] = (0.6, 0.2, 0.2)
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "ratios", _three(self.ratios, self.name))
-
     def assign(self, table: EdgeTable) -> Parts:
         """All rows in the order of their hashes, cut by the ratios."""
         group = np.zeros(len(table), np.int64)
         return cut_by_group(group, draws(self.seed, table), self.ratios)
 
-    def numbers(self) -> tuple[object, ...]:
-        """The ratios."""
-        return self.ratios
-
 
 @dataclass(frozen=True)
-class TimeSplit(Split):
+class TimeSplit(RatioSplit):
     """Per user, by time, with ratios: the earliest train, the latest test. Equal times go by item id.
 
     Attributes:
@@ -126,18 +129,10 @@ class TimeSplit(Split):
     """
 
     name: ClassVar[str] = "time"
-    ratios: tuple[float, ...] = (0.8, 0.1, 0.1)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "ratios", _three(self.ratios, self.name))
 
     def assign(self, table: EdgeTable) -> Parts:
         """Each user's interactions in the order of their times, cut by the ratios."""
         return cut_by_group(user_groups(table), times_of(table, self.name), self.ratios)
-
-    def numbers(self) -> tuple[object, ...]:
-        """The ratios."""
-        return self.ratios
 
 
 @dataclass(frozen=True)

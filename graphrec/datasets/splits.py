@@ -25,6 +25,7 @@ from graphrec.datasets.split_kinds import (
     LeaveOneOut,
     RandomPairs,
     RandomSplit,
+    RatioSplit,
     Split,
     TimeSplit,
 )
@@ -112,7 +113,8 @@ def _from_words(kind: type[Split], words: list[str], spec: str) -> Split:
         if len(values) != 1:
             raise InputError(f"split {spec!r}: expected one fraction.")
         return HoldOutValid(values[0])
-    return kind(values)  # type: ignore[call-arg]
+    assert issubclass(kind, RatioSplit)
+    return kind(values)
 
 
 def _are_ratios(values: tuple[float, ...]) -> bool:

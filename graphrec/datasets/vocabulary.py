@@ -81,7 +81,10 @@ class Vocabulary:
         return self._strings if self._strings is not None else pa.array(self._ints)
 
     def __len__(self) -> int:
-        return len(self._ints) if self._ints is not None else len(self._strings)  # type: ignore[arg-type]
+        if self._ints is not None:
+            return len(self._ints)
+        assert self._strings is not None
+        return len(self._strings)
 
     def __getitem__(self, index: slice | int) -> Any:
         """Raw ids by position: one, or an array of them."""
@@ -129,9 +132,8 @@ class Vocabulary:
         codes = self.encode_raw(ids)
         if unknown == "error" and len(codes) and codes.min() < 0:
             row = int(np.argmax(codes < 0))
-            shown = int(ids.ints[row]) if ids.ints is not None else ids.strings[int(ids.codes[row])].as_py()  # type: ignore[index]
             raise InputError(
-                f"{ids.place.row(row)}: unknown {self.kind} {shown!r} ({int((codes < 0).sum())} unknown in all); "
+                f"{ids.place.row(row)}: unknown {self.kind} {ids[row]!r} ({int((codes < 0).sum())} unknown in all); "
                 f"the dataset has {len(self)} of them{self._examples()}."
             )
         return codes.astype(np.int64)

@@ -250,8 +250,8 @@ class Recommender:
 
         Models with :meth:`GraphRecommender.score_history` (item-item models, graph filters) score the history
         exactly as they score a user with that row. The others give the person a vector in closed form,
-        :func:`fold_in.mean_vector` or :func:`fold_in.ridge_vector`, and score by its dot products; nothing is
-        trained.
+        :func:`graphrec.serving.fold_in.mean_vector` or :func:`graphrec.serving.fold_in.ridge_vector`, and score by its
+        dot products; nothing is trained.
 
         Args:
             history: raw item ids.

@@ -67,7 +67,7 @@ def test_the_graph_holds_training_positives() -> None:
     assert data.graph("test")[T].edge_id.tolist() == [2, 6]
     only = data.graph(edge_types=[("user", "trusts", "user")])
     assert only.edge_types == [("user", "trusts", "user")] and only["item"].num_nodes == 4
-    assert data.graph(edge_types=("user", "trusts", "user")).edge_types == only.edge_types  # type: ignore[arg-type]
+    assert data.graph(edge_types=("user", "trusts", "user")).edge_types == only.edge_types
     with pytest.raises(InputError, match="unknown edge type"):
         data.graph(edge_types=[("user", "trust", "user")])
     assert graph.validate()
@@ -92,9 +92,9 @@ def test_columns_are_read_only() -> None:
     with pytest.raises(ValueError, match="read-only"):
         data.pairs("train").items[0] = 1
     with pytest.raises(TypeError):
-        data.tables[T] = None  # type: ignore[index]
+        data.tables[T] = None
     with pytest.raises(AttributeError):
-        data.name = "other"  # type: ignore[misc]
+        data.name = "other"
 
 
 def test_without_keeps_edge_ids_and_shares_no_cache() -> None:

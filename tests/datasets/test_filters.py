@@ -119,7 +119,7 @@ def test_isolated_nodes_are_counted_either_way() -> None:
     kept = data.filter_isolated("keep")
     assert kept.num_items == 3 and {note.subject: note.count for note in kept.notes[-2:]} == {"user": 1, "item": 1}
     with pytest.raises(InputError, match=r"unknown policy 'dorp'. Did you mean 'drop'"):
-        data.filter_isolated("dorp")  # type: ignore[arg-type]
+        data.filter_isolated("dorp")
     with pytest.raises(InputError, match="unknown node type"):
         data.filter_isolated(node_types=["users"])
 

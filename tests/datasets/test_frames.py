@@ -58,7 +58,7 @@ def test_a_file_and_its_frames_give_the_same_dataset(tmp_path: Path) -> None:
         out.write(pa.Table.from_pandas(clean))
     sources = [tmp_path / "a.csv", str(tmp_path / "a.parquet"), tmp_path / "a.arrow", frame, pl.from_pandas(clean),
                pa.Table.from_pandas(clean)]  # fmt: skip
-    prints = {build(source, ROLES).fingerprint for source in sources}  # type: ignore[arg-type]
+    prints = {build(source, ROLES).fingerprint for source in sources}
     assert len(prints) == 1
     assert from_table(tmp_path / "a.csv").column_names == from_table(clean).column_names == ["uid", "sku", "ts"]
 

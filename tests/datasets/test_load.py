@@ -144,9 +144,9 @@ def test_split_rating_and_cold(tmp_path: Path, folder: Path) -> None:
     assert len(kept.interactions("test")) == 2
     assert len(dropped.interactions("test")) == 1
     with pytest.raises(InputError, match=r"unknown policy for cold users and items 'dorp'. Did you mean 'drop'"):
-        load(folder, cold="dorp")  # type: ignore[arg-type]
+        load(folder, cold="dorp")
     with pytest.raises(InputError, match=r"unknown policy for duplicates"):
-        load(folder, duplicates="both")  # type: ignore[arg-type]
+        load(folder, duplicates="both")
 
 
 def test_the_same_seed_gives_the_same_split(folder: Path) -> None:

@@ -271,7 +271,7 @@ def test_only_input_errors_come_out_of_the_parser(spec: str) -> None:
 
 def test_what_a_split_needs_is_said() -> None:
     with pytest.raises(InputError, match="expected a string such as"):
-        parse_split(3)  # type: ignore[arg-type]
+        parse_split(3)
     data = Builder().interactions({"user": [1], "item": [1]}).build()
     with pytest.raises(InputError, match="needs a time"):
         data.split("time:.8,.1,.1")

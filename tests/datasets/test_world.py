@@ -238,7 +238,7 @@ def test_the_default_split_gives_every_user_a_training_part() -> None:
 def test_small_and_odd_worlds() -> None:
     tiny = world(20, 60, seed=9, interactions=5, sides=("kg",), split=None)
     assert tiny.num_users == 20 and tiny.num_items == 60
-    same = world(20.0, 6e1, seed=9, interactions=5, sides="kg", split=None)  # type: ignore[arg-type]
+    same = world(20.0, 6e1, seed=9, interactions=5, sides="kg", split=None)
     assert same.fingerprint == tiny.fingerprint
     wide = world(30, 5000, seed=9, sides=("trust",), split=None)
     assert wide.num_items == 5000
@@ -258,7 +258,7 @@ def test_small_and_odd_worlds() -> None:
 )
 def test_impossible_worlds_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        world(**options)  # type: ignore[arg-type]
+        world(**options)
 
 
 def test_draws() -> None:

@@ -90,7 +90,7 @@ def test_differentiable_twice_in_everything(num_layers: int) -> None:
     values = torch.rand(6, dtype=torch.float64, requires_grad=True)
     rows = torch.tensor([3, 3, 0]), torch.tensor([2, 1, 1, 2])
 
-    def check(function, *inputs: Tensor) -> None:  # type: ignore[no-untyped-def]
+    def check(function, *inputs: Tensor) -> None:
         assert gradcheck(function, inputs)
         assert gradgradcheck(function, inputs)
 

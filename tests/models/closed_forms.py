@@ -95,7 +95,7 @@ class ClosedFormCases:
         torch.testing.assert_close(model.score(users, own), whole.gather(1, own), rtol=1e-5, atol=1e-7)
 
     def test_without_history_all_scores_are_zero(self) -> None:
-        model = self.make(dataset(random_matrix()))  # type: ignore[attr-defined]
+        model = self.make(dataset(random_matrix()))
         model.solve()
         assert not model.score(torch.tensor([model.num_users - 1])).any()
         assert not model.score_history(torch.zeros(0, dtype=torch.int64)).any()
@@ -106,4 +106,4 @@ class ClosedFormCases:
         from graphrec.errors import InputError
 
         with pytest.raises(InputError, match="not solved"):
-            self.make(dataset(random_matrix())).score(torch.tensor([0]))  # type: ignore[attr-defined]
+            self.make(dataset(random_matrix())).score(torch.tensor([0]))

@@ -69,7 +69,7 @@ def test_without_transformations_and_interaction_it_is_a_left_normalised_lightgc
 
 @pytest.mark.parametrize("propagation", ["norm", "gcmc", "ngcf", "plain"])
 def test_unit_weights_change_nothing(propagation: str) -> None:
-    model = NGCF(planted(40, 24), dim=6, propagation=propagation).eval()  # type: ignore[arg-type]
+    model = NGCF(planted(40, 24), dim=6, propagation=propagation).eval()
     edges = model.graph_inputs.graph[model.graph_inputs.target].edge_index.shape[1]
     torch.testing.assert_close(model.encode(edge_weight=torch.ones(edges)).users, model.encode().users)
 
@@ -79,6 +79,6 @@ def test_an_isolated_node_keeps_itself_under_norm_and_nothing_under_gcmc() -> No
     pairs = data.pairs("train")
     data = data.without(pairs.edge_id[pairs.indptr[0] : pairs.indptr[1]])
     for propagation, expected in (("norm", 1.0), ("gcmc", 0.0)):
-        model = NGCF(data, dim=4, propagation=propagation)  # type: ignore[arg-type]
+        model = NGCF(data, dim=4, propagation=propagation)
         users, _ = model.propagate(model.user_embedding, model.item_embedding, None)
         torch.testing.assert_close(users[0], model.user_embedding[0] * expected)

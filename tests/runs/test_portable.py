@@ -37,7 +37,7 @@ def test_paths_become_names() -> None:
         "dataset": {"source": "clicks.csv", "split": "time:.8,.1,.1", "fingerprint": "f"},
         "init_from": {"source": "older", "copied": []},
     }
-    assert config["dataset"]["source"] == "/home/someone/clicks.csv"  # type: ignore[index]
+    assert config["dataset"]["source"] == "/home/someone/clicks.csv"
     for source, kept in (("~/sets/ml", "ml"), ("gowalla", "gowalla"), ("world:users=50", "world:users=50")):
         assert portable_config({"dataset": {"source": source}}) == {"dataset": {"source": kept}}
     below = {"source": "sets/ml-100k", "root": "/home/someone"}
@@ -55,5 +55,5 @@ def test_a_saved_copy_says_nothing_of_where_the_data_lay(run: Run, tmp_path: Pat
         assert file.is_dir() or b"secret" not in file.read_bytes(), file
     assert copy.dataset(root=tmp_path / "secret place").fingerprint == run.fingerprint
     again = Run.open(Recommender.from_pretrained(copy).save_pretrained(tmp_path / "again"))
-    assert all(os.path.samefile(path, copy.path / name) for name, path in portable_files(copy).items())  # type: ignore[arg-type]
+    assert all(os.path.samefile(path, copy.path / name) for name, path in portable_files(copy).items())
     assert again.manifest == copy.manifest

@@ -28,7 +28,7 @@ def test_push_and_pull(tmp_path: Path) -> None:
         assert address.startswith(f"{hub.address}/someone/small/commit/")
         files = hub.repositories["someone/small"]
         assert hub.private["someone/small"]
-        assert set(files) == {*rec.run.files, "manifest.json", "README.md"}  # type: ignore[union-attr]
+        assert set(files) == {*rec.run.files, "manifest.json", "README.md"}
         assert b"recall@20 | 0.5000" in files["README.md"]
         pulled = Recommender.from_pretrained("someone/small", endpoint=hub.address, token="hf_none")
         pd.testing.assert_frame_equal(pulled.recommend(k=3), rec.recommend(k=3))

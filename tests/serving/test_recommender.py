@@ -71,7 +71,7 @@ def test_unknown_users_by_policy() -> None:
     # b was chosen twice, a, c and d once.
     assert items(frame, 77) == ["b", "a"] and items(frame, 10) == ["c", "d"]
     with pytest.raises(InputError, match="Did you mean 'popular'"):
-        rec.recommend([77], k=1, unknown="populer")  # type: ignore[arg-type]
+        rec.recommend([77], k=1, unknown="populer")
     with pytest.warns(UserWarning):
         assert rec.recommend([77], k=1).empty
 

@@ -93,7 +93,7 @@ def test_what_does_not_fit_is_said(data: RecDataset, tmp_path: Path) -> None:
     }
     for name, (arrays, words) in cases.items():
         path = tmp_path / f"{name}.npz"
-        np.savez(path, **arrays)  # type: ignore[arg-type]
+        np.savez(path, **arrays)
         with pytest.raises(InputError, match=words):
             initialise_from(model, data, path)
     with pytest.raises(MissingFileError):
