@@ -27,7 +27,7 @@ from graphrec.serving.ids import Unknown, codes_of, id_array
 from graphrec.serving.lists import list_schema, write_lists
 from graphrec.serving.selection import best_of
 
-USERS_A_BLOCK = 4096
+BLOCK = 4096
 
 
 class Recommender:
@@ -185,23 +185,21 @@ class Recommender:
             known = self.users.raw[codes]
             # Numbers written as strings come back as numbers; only unknown ids stay as they were given.
             raw = known if (codes >= 0).all() else np.where(codes >= 0, known.astype(object), raw.astype(object))
-        parts = [
-            self._frame(codes[part], raw[part], k, exclude_seen, allowed) for part in _blocks(len(codes), USERS_A_BLOCK)
-        ]
+        parts = [self._frame(codes[part], raw[part], k, exclude_seen, allowed) for part in _blocks(len(codes), BLOCK)]
         return pd.concat(parts, ignore_index=True) if parts else self._frame(codes, raw, k, exclude_seen, allowed)
 
     def recommend_blocks(
         self,
         k: int = 10,
         *,
-        users_a_block: int = USERS_A_BLOCK,
+        block: int = BLOCK,
         exclude_seen: bool = True,
         candidates: Iterable[Any] | None = None,
     ) -> Iterator[pd.DataFrame]:
         """The frames of :meth:`recommend` for all users, a block of users at a time."""
         self._check_k(k)
         allowed = self._candidates(candidates, "skip")
-        for part in _blocks(len(self.users), users_a_block):
+        for part in _blocks(len(self.users), block):
             yield self._frame(np.arange(part.start, part.stop), self.users.raw[part], k, exclude_seen, allowed)
 
     def recommend_all(
@@ -209,7 +207,7 @@ class Recommender:
         out: str | os.PathLike[str],
         k: int = 10,
         *,
-        users_a_block: int = USERS_A_BLOCK,
+        block: int = BLOCK,
         exclude_seen: bool = True,
         candidates: Iterable[Any] | None = None,
     ) -> Path:
@@ -222,14 +220,14 @@ class Recommender:
         Args:
             out: the file.
             k: how many items for each user.
-            users_a_block: how many users are ranked and written at a time.
+            block: how many users are ranked and written at a time.
             exclude_seen: whether items of the user's training pairs are left out.
             candidates: raw ids of the only items that may be recommended; None: all.
 
         Returns:
             The file.
         """
-        blocks = self.recommend_blocks(k, users_a_block=users_a_block, exclude_seen=exclude_seen, candidates=candidates)
+        blocks = self.recommend_blocks(k, block=block, exclude_seen=exclude_seen, candidates=candidates)
         return write_lists(blocks, out, list_schema(self.users, self.items, self.item_names is not None))
 
     def recommend_for(

@@ -84,7 +84,7 @@ def test_k_outside_the_catalogue(k: int) -> None:
 
 def test_streamed_file_is_the_frame(tmp_path: Path) -> None:
     rec, out = recommender(), tmp_path / "new" / "lists.parquet"
-    assert rec.recommend_all(out, k=3, users_a_block=2) == out
+    assert rec.recommend_all(out, k=3, block=2) == out
     assert pq.ParquetFile(out).num_row_groups == 2
     pd.testing.assert_frame_equal(pd.read_parquet(out), rec.recommend(k=3), check_dtype=False)
     assert [path.name for path in out.parent.iterdir()] == ["lists.parquet"]
