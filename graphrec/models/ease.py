@@ -198,12 +198,13 @@ class EASE(ItemWeights):
     def _truncate(self, blocks: Iterator[tuple[int, Tensor]], keep: int) -> None:
         sample = torch.linspace(0, max(self.num_users - 1, 0), min(256, self.num_users), device=self.device)
         users = self.history(self.interactions().row_subset(sample.long().unique()))
-        counts, columns, values = [], [], []
-        total = left = score = error = 0.0
+        counts, columns, values, scores = [], [], [], []
+        total = kept = 0.0
         for _, block in blocks:
             size = block.abs()
-            threshold = _kth(size, keep)
-            row, col = ((size >= threshold) & (size > 0)).nonzero(as_tuple=True)
+            # No weight of 0 is kept.
+            threshold = _kth(size, keep).clamp_min_(torch.finfo(size.dtype).smallest_normal)
+            row, col = (size >= threshold).nonzero(as_tuple=True)
             rowptr = torch.zeros(len(block) + 1, dtype=torch.int64, device=self.device)
             rowptr[1:] = torch.bincount(row, minlength=len(block)).cumsum(0)
             chosen = largest_per_row(rowptr, col, size[row, col], keep)
@@ -211,15 +212,16 @@ class EASE(ItemWeights):
             counts.append(torch.bincount(row, minlength=len(block)))
             columns.append(col.to(torch.int32))
             values.append(block[row, col])
-            total += float(block.square().sum(dtype=torch.float64))
-            score += float(multiply(users, block.T.contiguous()).square().sum(dtype=torch.float64))
-            block[row, col] = 0.0
-            left += float(block.square().sum(dtype=torch.float64))
-            error += float(multiply(users, block.T.contiguous()).square().sum(dtype=torch.float64))
+            total += float(torch.linalg.vecdot(block, block).sum(dtype=torch.float64))
+            kept += float(values[-1].double().square().sum())
+            scores.append(multiply(users, block.T.contiguous()))
         shape = (self.num_items, self.num_items)
-        self.set_weights(transposed(assemble(counts, columns, values, shape, self.device)))
-        share = 1.0 - left / total if total > 0 else 1.0
-        relative = (error / score) ** 0.5 if score > 0 else 0.0
+        weights = transposed(assemble(counts, columns, values, shape, self.device))
+        self.set_weights(weights)
+        share = kept / total if total > 0 else 1.0
+        exact = torch.cat(scores, 1)
+        length, error = exact.norm(), (exact - sparse_times_sparse(users, weights)).norm()
+        relative = float(error / length) if length > 0 else 0.0
         self.truncation = torch.tensor([float(keep), share, relative], dtype=torch.float64)
 
 
