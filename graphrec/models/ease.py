@@ -43,7 +43,8 @@ class EASE(ItemWeights):
     where users are fewer than items, of K = X Xᵀ + λ I (U x U), from which B follows by Woodbury's identity,
     ``B_ij = (Xᵀ K⁻¹ X)_ij / (1 - (Xᵀ K⁻¹ X)_jj)``: 3.6 GB for Gowalla's 29,858 users, 6.7 GB for its 40,981 items.
     Memory is checked first. All of B is kept while that takes at most :data:`DENSE_LIMIT` bytes; otherwise the
-    ``keep`` weights of largest magnitude of each column, and :meth:`facts` says what that cost.
+    ``keep`` weights of largest magnitude of each column, and :meth:`facts` says what that cost: on Gowalla Recall@20 is
+    .1765 with all weights, .1736 with 1000 and .1732 with 500 of each column.
 
     Args:
         inputs: the dataset or the inputs taken from it.

@@ -18,7 +18,7 @@ class GFCF(GraphFilter):
 
     with V the ``factor_dim`` leading right singular vectors of N. Defaults are the authors' for Gowalla and Yelp2018
     (Gowalla Recall@20 .1849); their code leaves the second term out on Amazon-book, which is ``alpha=0`` here. V comes
-    from block power iteration, closer to the exact vectors than the sparse solver of that code (.1865).
+    from block power iteration, closer to the exact vectors than the sparse solver of that code (.1862).
 
     Args:
         inputs: the dataset or the inputs taken from it.
