@@ -35,7 +35,6 @@ def environment() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **versions},
         "system": platform.system(),
-        "release": platform.release(),
         "machine": platform.machine(),
         "processor": _processor(),
         "cores": os.cpu_count(),
