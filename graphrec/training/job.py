@@ -103,7 +103,10 @@ class Job:
             standing = Standing(seconds=time.monotonic() - started, finished=True)
             if self.part is not None:
                 standing.best_metrics = {f"{self.part}/{name}": v for name, v in self.select().items()}
-            return self.write(path, standing, None)
+            run = self.write(path, standing, None)
+            if folder is not None:
+                forget(folder)
+            return run
         with Signals() as signals:
             if folder is not None:
                 self._announce(folder)

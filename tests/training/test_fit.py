@@ -334,3 +334,10 @@ def test_shares_of_a_batch_keep_all_examples(data: RecDataset) -> None:
     assert isinstance(batch, PairBatch)
     shares = [batch.shard(rank, 3) for rank in range(3)]
     assert sum(map(len, shares)) == len(batch)
+
+
+def test_a_closed_form_leaves_nothing_beside_its_run(data: RecDataset, tmp_path: Path) -> None:
+    run = fit(TinyCounts(data), data, out=tmp_path / "run", ks=(2,), metric="recall@2", progress=False)
+    assert run.config["status"] == "complete"
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
