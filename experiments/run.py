@@ -155,7 +155,6 @@ def run_experiment(experiment: Experiment, folder: Path, seeds: int, root: str |
     points = list(settings(experiment))
     has_valid = "valid" in data.parts
     trainable = bool(resolve(experiment.model).phases is not graphrec.models.GraphRecommender.phases)
-    started = time.perf_counter()
     trials = []
     # A single setting with a fixed number of epochs leaves nothing to choose.
     choose = len(points) > 1
@@ -164,8 +163,8 @@ def run_experiment(experiment: Experiment, folder: Path, seeds: int, root: str |
         for hparams, fit in points:
             run = train(experiment, tuning, hparams, fit, folder / "tune", 0, "valid")
             value, epoch = best_of(run, experiment.metric)
-            trials.append({"hparams": hparams, "fit": fit, "value": value, "epoch": epoch})
-    tuning_seconds = time.perf_counter() - started
+            seconds = float(run.metrics["seconds"])
+            trials.append({"hparams": hparams, "fit": fit, "value": value, "epoch": epoch, "seconds": seconds})
     best = max(trials, key=lambda trial: trial["value"]) if trials else None
     hparams, fit = (best["hparams"], dict(best["fit"])) if best else points[0]
     refit = best is not None and not has_valid
@@ -173,11 +172,10 @@ def run_experiment(experiment: Experiment, folder: Path, seeds: int, root: str |
         fit["epochs"] = best["epoch"] if best else fit["epochs"]
     rows = []
     for seed in range(seeds):
-        started = time.perf_counter()
         select_on = "valid" if has_valid and trainable else None
         run = train(experiment, data, hparams, fit, folder / "seeds", seed, select_on)
         metrics = {key: value for key, value in run.metrics.items() if "/" not in key}
-        rows.append({"seed": seed, "seconds_here": round(time.perf_counter() - started, 1), **metrics})
+        rows.append({"seed": seed, **metrics})
     numbers = [key for key, value in rows[0].items() if isinstance(value, float)]
     return {
         "name": experiment.name,
@@ -188,7 +186,7 @@ def run_experiment(experiment: Experiment, folder: Path, seeds: int, root: str |
         "fit": fit,
         "selection": "validation part" if has_valid else (experiment.hold_out if choose else "none: one setting"),
         "trials": trials,
-        "tuning_seconds": round(tuning_seconds, 1),
+        "tuning_seconds": round(sum(trial["seconds"] for trial in trials), 1),
         "seeds": rows,
         "mean": {key: statistics.fmean(row[key] for row in rows) for key in numbers},
         "deviation": {
