@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,13 +58,13 @@ class GraphFilter(ClosedForm):
         self._filter: Adjacency | None = None
         self._source: Adjacency | None = None
 
+    @abstractmethod
     def polynomial(self) -> Sequence[float]:
         """Coefficients of q, from the constant term on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def low_pass_polynomial(self) -> Sequence[float]:
         """Coefficients of l, from the constant term on; all 0: no low-pass term."""
-        raise NotImplementedError
 
     def normalised(self) -> Adjacency:
         """N (U, I), made anew when the interactions were replaced or moved."""

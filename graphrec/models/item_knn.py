@@ -51,9 +51,7 @@ class ItemKNN(ItemWeights):
         shrink: float = 0.0,
         neighbours_of: Literal["target", "source"] = "target",
     ) -> None:
-        check_neighbours(k, similarity, shrink)
-        if neighbours_of not in ("target", "source"):
-            raise InputError(f"neighbours_of must be target or source, found {neighbours_of!r}.")
+        check_neighbours(k, similarity, shrink, neighbours_of)
         super().__init__(inputs, k=k, similarity=similarity, shrink=shrink, neighbours_of=neighbours_of)
         self.k = k
         self.similarity: Similarity = similarity
@@ -79,7 +77,7 @@ class ItemKNN(ItemWeights):
         self.set_weights(transposed(kept) if self.neighbours_of == "target" else kept)
 
 
-def check_neighbours(k: int, similarity: str, shrink: float) -> None:
+def check_neighbours(k: int, similarity: str, shrink: float, neighbours_of: str) -> None:
     """Raise an :class:`InputError` for settings of a neighbourhood that make no sense."""
     if k < 1:
         raise InputError(f"k must be 1 or more, found {k}.")
@@ -87,6 +85,8 @@ def check_neighbours(k: int, similarity: str, shrink: float) -> None:
         raise InputError(f"similarity must be one of {', '.join(SIMILARITIES)}, found {similarity!r}.")
     if not shrink >= 0:
         raise InputError(f"shrink must be 0 or more, found {shrink}.")
+    if neighbours_of not in ("target", "source"):
+        raise InputError(f"neighbours_of must be target or source, found {neighbours_of!r}.")
 
 
 def similarity_of_counts(

@@ -14,8 +14,7 @@ from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError, unknown
 from graphrec.graphs.sampling import positive_pairs, sample_negatives, shared_negatives
 from graphrec.layers.losses import bce_loss, bpr_loss, sampled_softmax_loss, squared_norms
-from graphrec.layers.spectral import normalised, right_singular_vectors
-from graphrec.layers.spmm import spmm
+from graphrec.layers.spectral import singular_vectors
 from graphrec.models.base import (
     Batch,
     EdgeWeight,
@@ -55,8 +54,7 @@ class PairwiseRecommender(GraphRecommender):
         positives: ``user`` draws a user uniformly and then one of the user's items (what the published LightGCN code
             does); ``edge`` visits each training edge once an epoch, so that active users weigh more.
         init: ``normal`` N(0, init_scale²), ``xavier`` uniform over the table, ``spectral`` the leading singular
-        vectors of the
-            normalised interaction matrix, scaled so that the root mean square entry is init_scale.
+            vectors of the normalised interaction matrix, scaled so that the root mean square entry is init_scale.
         init_scale: see ``init``.
         lr: learning rate of Adam.
         reg: λ.
@@ -133,9 +131,7 @@ class PairwiseRecommender(GraphRecommender):
                     f"init='spectral' has at most {min(self.num_users, self.num_items)} singular vectors on this "
                     f"dataset, dim is {self.dim}; use init='normal' or a smaller dim."
                 )
-            matrix = normalised(self.graph_inputs.adjacency())
-            values, right = right_singular_vectors(matrix, self.dim, seed=self.seed)
-            left = spmm(matrix, right) / values.clamp_min(1e-12)
+            left, values, right = singular_vectors(self.graph_inputs.adjacency(), self.dim, seed=self.seed)
             for table, vectors in zip(tables.values(), (left, right), strict=True):
                 rows = vectors * values.clamp_min(0).sqrt()
                 table.copy_(rows * (scale / rows.square().mean().sqrt().clamp_min(1e-12)))

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from graphrec.datasets.dataset import RecDataset
-from graphrec.errors import InputError
 from graphrec.graphs.adjacency import Adjacency
 from graphrec.layers.neighbourhood import Rescale, largest_of_product, row_sums, sparse_times_sparse
 from graphrec.layers.spmm import spmm
@@ -54,9 +53,7 @@ class UserKNN(ClosedForm):
         shrink: float = 0.0,
         neighbours_of: Literal["source", "target"] = "source",
     ) -> None:
-        check_neighbours(k, similarity, shrink)
-        if neighbours_of not in ("source", "target"):
-            raise InputError(f"neighbours_of must be source or target, found {neighbours_of!r}.")
+        check_neighbours(k, similarity, shrink, neighbours_of)
         super().__init__(inputs, k=k, similarity=similarity, shrink=shrink, neighbours_of=neighbours_of)
         self.k = k
         self.similarity: Similarity = similarity
