@@ -19,6 +19,8 @@ from torch_geometric.data import HeteroData
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
 from graphrec.graphs.adjacency import Adjacency, EdgeType, adjacency
+from graphrec.graphs.relational import RelationalGraph
+from graphrec.models.labelled import LabelledPairs
 
 EdgeWeight = Tensor | Mapping[EdgeType, Tensor] | None
 """A weight for each edge, in edge-list order; a bare tensor is for the ranked behaviour."""
@@ -81,11 +83,13 @@ class GraphInputs:
             ``x_<name>`` of their node store.
         target: the edge type of the ranked behaviour.
         fingerprint: the fingerprint of the dataset the graph was made from.
+        labelled: training pairs with their labels, for models that ask for them; None where the dataset labels none 0.
     """
 
     graph: HeteroData
     target: EdgeType
     fingerprint: str
+    labelled: LabelledPairs | None = None
 
     @classmethod
     def from_dataset(
@@ -94,12 +98,20 @@ class GraphInputs:
         *,
         edge_types: Sequence[EdgeType] | None = None,
         features: Sequence[tuple[str, str]] = (),
+        labels: bool = False,
     ) -> GraphInputs:
-        """The training graph of ``data``, cut to some edge types (default: the ranked behaviour) and features."""
+        """The training graph of ``data``, cut to some edge types (default: the ranked behaviour) and features.
+
+        ``labels`` asks for the labelled training pairs too; the graph holds the positives alone either way.
+        """
         graph = data.graph(part="train", edge_types=edge_types or (data.target,))
+        for store in graph.edge_stores:
+            if store.get("relation") is not None:
+                # The largest number that happens to occur would change with the edges.
+                store.num_relations = len(data.relations)
         for node_type, name in features:
             graph[node_type][f"x_{name}"] = torch.as_tensor(data.features[node_type, name])
-        return cls(graph, data.target, data.fingerprint)
+        return cls(graph, data.target, data.fingerprint, LabelledPairs.of(data) if labels else None)
 
     @property
     def num_users(self) -> int:
@@ -117,7 +129,8 @@ class GraphInputs:
 
     def apply(self, function: Callable[[Tensor], Tensor]) -> GraphInputs:
         """The same inputs with ``function`` applied to every tensor (a move to another device, a change of dtype)."""
-        return replace(self, graph=self.graph.clone().apply(function))
+        labelled = None if self.labelled is None else self.labelled.apply(function)
+        return replace(self, graph=self.graph.clone().apply(function), labelled=labelled)
 
 
 @dataclass(frozen=True)
@@ -185,6 +198,41 @@ class PairBatch(Batch):
         """One process's share; shared negatives stay whole even when there are B of them."""
         part = super().shard(rank, world_size)
         return replace(part, negatives=self.negatives) if self.shared else part
+
+
+@dataclass(frozen=True, kw_only=True)
+class TripleBatch(Batch):
+    """Triples of a knowledge graph with corrupted tails.
+
+    Attributes:
+        heads: (B,) int64, nodes of the model's :class:`~graphrec.graphs.relational.RelationalGraph`.
+        relations: (B,) int64, its relations.
+        tails: (B,) int64, its nodes.
+        negatives: (B, n) int64, nodes that are no tails of the example's head and relation.
+        edge_type: (B,) int64, what ``edge_id`` belongs to: a number into the graph's ``edge_types``.
+    """
+
+    heads: Tensor
+    relations: Tensor
+    tails: Tensor
+    negatives: Tensor
+    edge_type: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointBatch(Batch):
+    """Users and items with labels.
+
+    Attributes:
+        users: (B,) int64.
+        items: (B,) int64.
+        labels: (B,) float, 1 for a click and 0 for none. ``edge_id`` is -1 for an example that is no edge (a drawn
+            negative).
+    """
+
+    users: Tensor
+    items: Tensor
+    labels: Tensor
 
 
 @dataclass(frozen=True)
@@ -390,6 +438,6 @@ class GraphRecommender(nn.Module):
         super()._apply(fn, recurse)
         self._encoded = None
         for name, value in list(vars(self).items()):
-            if isinstance(value, (Adjacency, GraphInputs)):
+            if isinstance(value, (Adjacency, GraphInputs, RelationalGraph)):
                 setattr(self, name, value.apply(fn))
         return self
