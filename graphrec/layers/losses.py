@@ -31,6 +31,20 @@ def bce_loss(positive: Tensor, negative: Tensor, known: Tensor | None = None) ->
     return functional.softplus(-positive) + _mean(functional.softplus(negative), known)
 
 
+def point_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    r"""Cross entropy of single pairs, :math:`c \log(1 + e^{-y}) + (1 - c) \log(1 + e^y)`, (B,).
+
+    Args:
+        scores: (B,) y, before the sigmoid.
+        labels: (B,) c, 1 or 0 (or a probability between).
+    """
+    if scores.shape != labels.shape:
+        raise InputError(
+            f"scores and labels must have one shape, found {tuple(scores.shape)} and {tuple(labels.shape)}."
+        )
+    return functional.binary_cross_entropy_with_logits(scores, labels.to(scores.dtype), reduction="none")
+
+
 def sampled_softmax_loss(
     positive: Tensor, negative: Tensor, known: Tensor | None = None, *, temperature: float = 1.0
 ) -> Tensor:

@@ -226,8 +226,8 @@ class PointBatch(Batch):
     Attributes:
         users: (B,) int64.
         items: (B,) int64.
-        labels: (B,) float, 1 for a click and 0 for none. ``edge_id`` is -1 for an example that is no edge (a drawn
-            negative).
+        labels: (B,) float, 1 for a click and 0 for none. ``edge_id`` of a drawn negative is that of the edge it was
+            drawn for, of a labelled one its own row's, which is no edge of the graph.
     """
 
     users: Tensor
@@ -307,7 +307,8 @@ class GraphRecommender(nn.Module):
     """
 
     needs: ClassVar[Needs] = Needs()
-    tasks: ClassVar[frozenset[str]] = frozenset({"rank"})
+    # Whatever scores pairs can rank items and tell labelled pairs apart.
+    tasks: ClassVar[frozenset[str]] = frozenset({"rank", "ctr"})
     presets: ClassVar[Mapping[str, Preset]] = {}
     # Parameters with a row for each node, and whose rows they are: what can be copied by raw id from another run.
     row_parameters: ClassVar[Mapping[str, str]] = {}
@@ -335,6 +336,11 @@ class GraphRecommender(nn.Module):
     def num_items(self) -> int:
         """I."""
         return self.graph_inputs.num_items
+
+    @property
+    def objective(self) -> str:
+        """What its training makes small, in a word ("bpr"), so that a table can say it; empty for closed forms."""
+        return ""
 
     @property
     def device(self) -> torch.device:

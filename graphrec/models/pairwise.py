@@ -143,6 +143,11 @@ class PairwiseRecommender(GraphRecommender):
             else:
                 nn.init.xavier_uniform_(table, generator=stream)
 
+    @property
+    def objective(self) -> str:
+        """``loss``."""
+        return self.loss_name
+
     @abstractmethod
     def encode(self, *, edge_weight: EdgeWeight = None) -> Encoded:
         """Final representations; every pairwise model scores by their dot product."""

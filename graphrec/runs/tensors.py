@@ -17,6 +17,7 @@ from graphrec.datasets.tables import edge_type_name
 from graphrec.errors import InputError, MissingFileError
 from graphrec.graphs.adjacency import EdgeType
 from graphrec.models.base import GraphInputs
+from graphrec.models.labelled import LabelledPairs
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any] | None = None) -> None:
@@ -82,7 +83,7 @@ def _split(store: Mapping[str, Any], where: str) -> tuple[dict[str, Tensor], dic
 
 
 def write_inputs(seen: Path, others: Path, inputs: GraphInputs) -> None:
-    """Write the training edges of the ranked behaviour to ``seen``, all else the model reads to ``others``.
+    """Write the training edges of the ranked behaviour to ``seen``, all else (labels too) to ``others``.
 
     ``seen`` holds them as CSR: ``rowptr`` int64 (U+1,), ``col`` int32 (E,), sorted by (user, item), ``edge_id`` and the
     other attributes in that order, and ``position`` int64 (E,), the place of each in the model's edge list, where that
@@ -101,6 +102,8 @@ def write_inputs(seen: Path, others: Path, inputs: GraphInputs) -> None:
         tensors, edges[name] = _split(graph[edge_type], f"edge type {name!r}")
         if edge_type != target:
             rest.update({f"edge/{name}/{key}": value for key, value in tensors.items()})
+    if inputs.labelled is not None:
+        rest.update({f"labelled/pairs/{key}": value for key, value in vars(inputs.labelled).items()})
     header = {"target": edge_type_name(target), "fingerprint": inputs.fingerprint}
     write_tensors(seen, _csr(inputs), {**header, "nodes": nodes, "edges": {header["target"]: edges[header["target"]]}})
     if rest or len(edges) > 1:
@@ -145,6 +148,7 @@ def read_inputs(seen: Path, others: Path) -> GraphInputs:
         graph[target][key] = value
     for key, value in header["edges"][header["target"]].items():
         graph[target][key] = value
+    labelled: dict[str, Tensor] = {}
     if others.exists():
         tensors, extra = read_tensors(others)
         for name, values in extra["edges"].items():
@@ -152,8 +156,11 @@ def read_inputs(seen: Path, others: Path) -> GraphInputs:
                 graph[_edge_type(name)][key] = value
         for name, value in tensors.items():
             kind, owner, key = name.split("/", 2)
+            if kind == "labelled":
+                labelled[key] = value
+                continue
             graph[_edge_type(owner) if kind == "edge" else owner][key] = value
-    return GraphInputs(graph, target, header["fingerprint"])
+    return GraphInputs(graph, target, header["fingerprint"], LabelledPairs(**labelled) if labelled else None)
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
