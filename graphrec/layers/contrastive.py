@@ -35,6 +35,8 @@ _SAFE_EXPONENT = 40.0
 # On a CPU a block of scores should stay in a core's cache between the product, the exponential and the next product.
 _CACHE_BYTES = 2**20
 _BLOCK_ROWS = 256
+# On a GPU a block is as large as the memory allows, rather tall than wide.
+_BLOCK_COLUMNS = 2**14
 
 
 def info_nce(
@@ -223,13 +225,11 @@ class _Plan:
 
     def blocks(self, anchors: Tensor, candidates: Tensor) -> tuple[list[slice], list[slice]]:
         """Ranges of anchors and of candidates whose scores fit."""
-        cells = (
-            self.memory if anchors.device.type != "cpu" else min(self.memory, _CACHE_BYTES * torch.get_num_threads())
-        )
-        cells = max(1, cells // anchors.element_size())
-        rows = max(1, min(len(anchors), _BLOCK_ROWS if anchors.device.type == "cpu" else cells, cells))
-        if anchors.device.type != "cpu":
-            rows = max(1, min(rows, cells // max(1, min(len(candidates), 2**14))))
+        on_cpu = anchors.device.type == "cpu"
+        held = min(self.memory, _CACHE_BYTES * torch.get_num_threads()) if on_cpu else self.memory
+        cells = max(1, held // anchors.element_size())
+        most = _BLOCK_ROWS if on_cpu else cells // max(1, min(len(candidates), _BLOCK_COLUMNS))
+        rows = max(1, min(len(anchors), most, cells))
         columns = max(1, min(len(candidates), cells // rows))
         return list(_ranges(len(anchors), rows)), list(_ranges(len(candidates), columns))
 
