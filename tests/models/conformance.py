@@ -18,9 +18,11 @@ import torch
 import graphrec
 from graphrec import randomness
 from graphrec.datasets.dataset import RecDataset
+from graphrec.graphs.relational import RelationalGraph
 from graphrec.models import GraphRecommender, Popularity
 from graphrec.models.base import GraphInputs
 from tests.models.planted import planted
+from tests.models.planted_kg import planted_kg
 
 
 def trained(model: GraphRecommender, epochs: int, seed: int = 0) -> GraphRecommender:
@@ -63,7 +65,11 @@ class ModelConformance:
 
     @pytest.fixture(scope="class")
     def data(self) -> RecDataset:
-        return planted()
+        return self.make_data()
+
+    def make_data(self, **ids: np.ndarray) -> RecDataset:
+        """The planted data; ``user_ids`` and ``item_ids`` give its raw ids."""
+        return planted(**ids)
 
     @pytest.fixture(scope="class")
     def model(self, data: RecDataset) -> GraphRecommender:
@@ -151,19 +157,27 @@ class ModelConformance:
         fresh.load_state_dict(copy.deepcopy(model.state_dict()))
         assert torch.equal(scores(fresh.eval()), scores(model))
 
+    def permuted_state(
+        self, model: GraphRecommender, permuted: GraphRecommender, order: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """The state of ``model`` for a model of the data under other ids; row i of a node type goes to ``order[i]``.
+
+        A model with buffers that follow its edges moves them too.
+        """
+        state = copy.deepcopy(model.state_dict())
+        for name, node_type in model.row_parameters.items():
+            rows = state[name].clone()
+            rows[order[node_type]] = state[name]
+            state[name] = rows
+        return state
+
     def test_permuted_ids_permute_the_scores(self, data: RecDataset, model: GraphRecommender) -> None:
         draws = np.random.default_rng(5)
-        users, items = draws.permutation(model.num_users), draws.permutation(model.num_items)
-        permuted_data = planted(user_ids=users, item_ids=items)
-        permuted = self.make(permuted_data)
-        order = {"user": torch.as_tensor(users), "item": torch.as_tensor(items)}
+        ids = {node_type: draws.permutation(size) for node_type, size in data.num_nodes.items()}
+        permuted = self.make(self.make_data(**{f"{node_type}_ids": order for node_type, order in ids.items()}))
+        order = {node_type: torch.as_tensor(rows) for node_type, rows in ids.items()}
         if model.phases():
-            state = copy.deepcopy(model.state_dict())
-            for name, node_type in model.row_parameters.items():
-                rows = state[name].clone()
-                rows[order[node_type]] = state[name]
-                state[name] = rows
-            permuted.load_state_dict(state)
+            permuted.load_state_dict(self.permuted_state(model, permuted, order))
             permuted.eval()
         else:
             trained(permuted, 0)
@@ -206,3 +220,22 @@ class ModelConformance:
         with torch.no_grad():
             found = moved.score(torch.arange(model.num_users, device="cuda")).cpu()
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def edges_follow(values: torch.Tensor, old: RelationalGraph, new: RelationalGraph) -> torch.Tensor:
+    """Values of the edges of one relational graph in the order of another that has the same edge ids."""
+
+    def keys(graph: RelationalGraph) -> torch.Tensor:
+        largest = int(graph.edge_id.max()) + 1
+        return (graph.edge_type * largest + graph.edge_id) * 2 + graph.inverse
+
+    moved = values.clone()
+    moved[keys(new).argsort()] = values[keys(old).argsort()]
+    return moved
+
+
+class KnowledgeConformance(ModelConformance):
+    """The same suite on data with a knowledge graph."""
+
+    def make_data(self, **ids: np.ndarray) -> RecDataset:
+        return planted_kg(**ids)
