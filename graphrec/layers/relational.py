@@ -20,31 +20,45 @@ from graphrec.graphs.adjacency import Adjacency
 from graphrec.graphs.relational import NodePairs, RelationalGraph
 from graphrec.layers.spmm import multiply, sddmm, spmm
 
+_LARGEST_EXPONENT = 60.0
+
 
 def row_sums(adj: Adjacency, values: Tensor) -> Tensor:
     """The sum of each row's values, (E,) in edge-list order to (R,)."""
     return spmm(adj, values.new_ones(adj.shape[1]), values)
 
 
-def edge_softmax(adj: Adjacency, logits: Tensor) -> Tensor:
-    r"""Softmax over the entries of each row, :math:`\exp(a_e) / \sum_{e' \in row} \exp(a_{e'})`.
+def edge_softmax(adj: Adjacency, logits: Tensor, weight: Tensor | None = None) -> Tensor:
+    r"""Softmax over the entries of each row, :math:`w_e \exp(a_e) / \sum_{e' \in row} w_{e'} \exp(a_{e'})`.
 
-    Parallel edges are entries of their own, each with its own share.
+    Parallel edges are entries of their own, each with its own share. An edge of weight 0 is as good as not there.
 
     Args:
         adj: an (R, C) matrix whose stored order is that of its edge list.
-        logits: (E,) float.
+        logits: (E,) float, a.
+        weight: (E,) float of 0 or more, w; None: ones.
 
     Returns:
-        (E,), shares that sum to 1 in every row with entries.
+        (E,), shares that sum to 1 in every row with entries that weigh anything.
     """
     if adj.edge is not None or logits.shape != (len(adj),):
         raise InputError(
             f"edge_softmax needs a matrix in the order of its edge list and a logit for each of its {len(adj)} edges, "
             f"found {tuple(logits.shape)}."
         )
-    shares: Tensor = _EdgeSoftmax.apply(adj, logits)
-    return shares
+    if weight is None:
+        shares: Tensor = _EdgeSoftmax.apply(adj, logits)
+        return shares
+    rows = adj.rows().long()
+    with torch.no_grad():
+        # What a row's logits are shifted by cancels out. Edges of weight 0 must not set it: the others could vanish.
+        live = logits.where(weight > 0, -torch.inf)
+        largest = logits.new_full((adj.shape[0],), -torch.inf).scatter_reduce_(0, rows, live, "amax")
+        shift = largest.where(largest.isfinite(), 0.0).index_select(0, rows)
+    # A dead edge's own size is bounded, so that its derivative by the weight stays finite.
+    sizes = weight * (logits - shift).clamp_max(_LARGEST_EXPONENT).exp()
+    total = row_sums(adj, sizes)
+    return sizes / total.where(total > 0, 1.0).index_select(0, rows)
 
 
 class _EdgeSoftmax(torch.autograd.Function):

@@ -49,6 +49,25 @@ def test_softmax_differentiates_twice(graph: RelationalGraph) -> None:
     assert gradgradcheck(lambda a: edge_softmax(graph.adjacency, a), (logits,))
 
 
+def test_a_weight_of_zero_is_deletion(graph: RelationalGraph) -> None:
+    logits = normal(len(graph))
+    weight = torch.rand(len(graph), dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    weight[::3] = 0
+    first = graph.heads() == graph.heads()[0]
+    weight[first] = 0  # a head that loses all
+    logits.data[::3] += 500
+    shares = edge_softmax(graph.adjacency, logits, weight)
+    assert bool((shares[weight == 0] == 0).all())
+    for head in graph.heads()[~first].unique().tolist():
+        mine = (graph.heads() == head) & (weight > 0)
+        torch.testing.assert_close(shares[mine], (logits[mine] + weight[mine].log()).softmax(0))
+    ones = torch.ones(len(graph), dtype=torch.float64, requires_grad=True)
+    small = normal(len(graph), seed=4)
+    torch.testing.assert_close(edge_softmax(graph.adjacency, small, ones), edge_softmax(graph.adjacency, small))
+    assert gradcheck(lambda a, w: edge_softmax(graph.adjacency, a, w), (small, ones))
+    assert gradgradcheck(lambda a, w: edge_softmax(graph.adjacency, a, w), (small, ones))
+
+
 def test_softmax_refuses_another_order() -> None:
     turned = Adjacency.from_edges(torch.tensor([[1, 0], [0, 1]]), (2, 2))
     with pytest.raises(InputError, match="order of its edge list"):
