@@ -1,0 +1,214 @@
+r"""Rows of a sparse relation as a trained denoiser gives them back, and which pairs it holds to be the strongest.
+
+Letters: T steps, R rows, C columns of the relation, B rows of a batch, H hidden width, E entries; the last layer of the
+denoiser is :math:`W_2 h + b_2`, the first one multiplies by :math:`W_1`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from graphrec.errors import InputError, unknown
+from graphrec.graphs.adjacency import Adjacency
+from graphrec.layers.denoiser import Denoiser, entries, entry_scores, row_totals
+from graphrec.layers.diffusion import Schedule, check_columns, noisy_block
+from graphrec.layers.spmm import MEMORY_BUDGET, multiply
+
+Candidates = Literal["all", "stored"]
+
+
+class Reconstruction:
+    r"""Rows as the denoiser gives them back: from step T-1 to 0, z becomes the posterior's mean, without draws.
+
+    Every z on the way is a sum of the start and of predictions :math:`W_2 h + b_2`, so that it is known by three
+    numbers and a vector of width H: its length and its product with :math:`W_1` follow from :math:`W_2^\top W_2`,
+    :math:`W_2^\top W_1` and the start's own products, made once. Only the last prediction, which is what step 0
+    returns, has C columns; it is formed in blocks, or at stored entries alone.
+
+    Args:
+        denoiser: θ, taken as it is now.
+        schedule: of the noise.
+        noised: start from rows with the noise of this many steps, as drawn from ``generator``; 0: from clean rows.
+        generator: see ``noised``.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        schedule: Schedule,
+        *,
+        noised: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        if not 0 <= noised <= schedule.steps:
+            raise InputError(f"noised must lie in 0 to {schedule.steps}, the steps of the schedule, found {noised}.")
+        if noised and generator is None:
+            raise InputError("a start from noised rows needs generator=.")
+        self.denoiser, self.schedule, self.noised, self.generator = denoiser, schedule, noised, generator
+        with torch.no_grad():
+            weight, bias = denoiser.output_weight, denoiser.output_bias
+            self.gram, self.lean = weight.T @ weight, weight.T @ bias
+            self.through, self.bias_through = weight.T @ denoiser.input_weight, bias @ denoiser.input_weight
+            self.bias_square = bias @ bias
+
+    @torch.no_grad()
+    def codes(self, rows: Adjacency) -> Tensor:
+        """Hidden layer behind the last prediction, (B, H), of a (B, C) matrix of clean rows."""
+        check_columns(self.denoiser, rows)
+        own = self._start(rows)
+        count, hidden = rows.shape[0], self.denoiser.hidden
+        shared, mixed, constant = 1.0, own[0].new_zeros(count, hidden), 0.0
+        codes = mixed
+        for step in reversed(range(self.schedule.steps)):
+            projected = shared * own[0] + mixed @ self.through + constant * self.bias_through
+            square = (
+                shared**2 * own[3]
+                + ((mixed @ self.gram + 2 * shared * own[1] + 2 * constant * self.lean) * mixed).sum(1)
+                + constant**2 * self.bias_square
+                + 2 * shared * constant * own[2]
+            )
+            lengths = square.clamp_min(0).sqrt().clamp_min(1e-12)
+            steps = torch.full((1,), step, device=rows.device)
+            codes = self.denoiser.code(projected / lengths.unsqueeze(1), steps)
+            first, second = (float(coefficients[step]) for coefficients in self.schedule.posterior)
+            shared, mixed, constant = second * shared, first * codes + second * mixed, first + second * constant
+        return codes
+
+    def _start(self, rows: Adjacency) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The start's products with W_1 and W_2, both (B, H), with b_2, (B,), and with itself, (B,)."""
+        denoiser = self.denoiser
+        weight, bias = denoiser.output_weight, denoiser.output_bias
+        if not self.noised:
+            values = entries(rows, weight)
+            products = (multiply(rows, given, values) for given in (denoiser.input_weight, weight))
+            return *products, row_totals(rows, values * bias[rows.col]), row_totals(rows, values.square())
+        assert self.generator is not None
+        kept = self.schedule.alpha_bar[self.noised - 1].to(rows.device).expand(rows.shape[0])
+        block, scale = noisy_block(rows, kept.sqrt(), (1 - kept).sqrt(), 0.0, self.generator, weight.dtype)
+        squares = scale.pow(-2).to(weight.dtype)
+        return block @ denoiser.input_weight, block @ weight, block @ bias, squares
+
+    @torch.no_grad()
+    def rows(self, rows: Adjacency) -> Tensor:
+        """The rows as they are given back, dense (B, C)."""
+        return self.predictions(self.codes(rows))
+
+    def predictions(self, codes: Tensor) -> Tensor:
+        """The last layer on hidden codes, (B, H) to (B, C)."""
+        weight, bias = self.denoiser.output_weight, self.denoiser.output_bias
+        if self.denoiser.precision != "bfloat16":
+            return functional.linear(codes, weight, bias)
+        thin = codes.to(torch.bfloat16)
+        return functional.linear(thin, weight.to(torch.bfloat16), bias.to(torch.bfloat16))
+
+
+def strongest(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    matrix: Adjacency,
+    k: int = 1,
+    *,
+    rows: Tensor | None = None,
+    candidates: Candidates = "all",
+    noised: int = 0,
+    generator: torch.Generator | None = None,
+    block: int = 1024,
+) -> tuple[Tensor, Tensor]:
+    """The ``k`` largest columns of each reconstructed row, as (row, column) pairs.
+
+    Args:
+        denoiser: θ.
+        schedule: of the noise.
+        matrix: the relation, (R, C).
+        k: columns of a row.
+        rows: (P,) int64, which rows; None: all.
+        candidates: ``all`` columns, so that a row may name columns it has no entry at; or those ``stored`` in the row
+            alone, for which no prediction of width C is formed.
+        noised: see :class:`Reconstruction`.
+        generator: see :class:`Reconstruction`.
+        block: rows at a time; fewer where their predictions would not fit the budget of memory.
+
+    Returns:
+        two int64 tensors of equal length; rows ascend as given.
+    """
+    if k < 1:
+        raise InputError(f"k must be a positive whole number, found {k}.")
+    if candidates not in ("all", "stored"):
+        raise unknown("candidates", candidates, ("all", "stored"))
+    with torch.no_grad():
+        own = Reconstruction(denoiser, schedule, noised=noised, generator=generator)
+        rows = torch.arange(matrix.shape[0], device=matrix.device) if rows is None else rows
+        found = []
+        for part in rows.split(block):
+            picked = matrix.row_subset(part)
+            codes = own.codes(picked)
+            if candidates == "stored":
+                weight, bias = denoiser.output_weight, denoiser.output_bias
+                place, column = _largest_entries(picked, entry_scores(codes, weight, bias, picked), k)
+            else:
+                place, column = _largest_columns(own, codes, min(k, matrix.shape[1]))
+            found.append(torch.stack([part[place], column]))
+    if not found:
+        empty = torch.empty(0, dtype=torch.int64, device=matrix.device)
+        return empty, empty
+    pairs = torch.cat(found, 1)
+    return pairs[0], pairs[1]
+
+
+def _largest_columns(own: Reconstruction, codes: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """(B * k,) rows of the batch and columns."""
+    weight, bias = own.denoiser.output_weight, own.denoiser.output_bias
+    dtype = torch.bfloat16 if own.denoiser.precision == "bfloat16" else codes.dtype
+    thin, found = codes.to(dtype), []
+    for start, end in _column_blocks(codes.shape[0], weight.shape[0], dtype.itemsize):
+        predicted = torch.addmm(bias[start:end].to(dtype), thin, weight[start:end].to(dtype).T)
+        values, columns = predicted.max(1, keepdim=True) if k == 1 else predicted.topk(min(k, end - start))
+        found.append((values, columns + start))
+    values, columns = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
+    # Stable, so that among equals the smaller column of the earlier block comes first.
+    order = torch.sort(values, dim=1, descending=True, stable=True).indices[:, :k]
+    place = torch.arange(len(codes), device=codes.device).repeat_interleave(k)
+    return place, columns.gather(1, order).reshape(-1)
+
+
+def _column_blocks(rows: int, columns: int, itemsize: int) -> Iterator[tuple[int, int]]:
+    size = max(1, MEMORY_BUDGET // (max(rows, 1) * itemsize))
+    for start in range(0, columns, size):
+        yield start, min(start + size, columns)
+
+
+def _largest_entries(rows: Adjacency, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k entries of each row with the largest scores, as rows of the batch and columns."""
+    by_score = torch.argsort(scores, descending=True, stable=True)
+    order = by_score[torch.argsort(rows.rows()[by_score], stable=True)]
+    row = rows.rows()[order].long()
+    rank = torch.arange(len(order), device=scores.device) - rows.rowptr[row]
+    order = order[rank < k]
+    return rows.rows()[order].long(), rows.col[order].long()
+
+
+def entries_of(matrix: Adjacency, rows: Tensor, columns: Tensor, *, both_ways: bool = False) -> Tensor:
+    """Which stored entries of a matrix are among some pairs, (E,) bool in stored order; other pairs are passed over.
+
+    Args:
+        matrix: (R, C).
+        rows: (P,) int64.
+        columns: (P,) int64.
+        both_ways: whether (column, row) is meant too by each pair; the matrix is square then.
+    """
+    width = matrix.shape[1]
+    if both_ways:
+        if matrix.shape[0] != width:
+            raise InputError(f"pairs both ways need a square matrix, found shape {matrix.shape}.")
+        rows, columns = torch.cat([rows, columns]), torch.cat([columns, rows])
+    asked = torch.unique(rows * width + columns)
+    if len(asked) == 0:
+        return torch.zeros(len(matrix), dtype=torch.bool, device=matrix.device)
+    keys = matrix.rows().long() * width + matrix.col
+    place = torch.searchsorted(asked, keys).clamp_max(len(asked) - 1)
+    return asked[place] == keys
