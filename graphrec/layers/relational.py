@@ -126,9 +126,10 @@ def pair_projection(pairs: NodePairs, x: Tensor, weight: Tensor) -> Tensor:
             f"weight must be ({len(pairs.starts) - 1}, {x.shape[1]}, K), a matrix for each relation, found "
             f"{tuple(weight.shape)}."
         )
-    rows = x.index_select(0, pairs.node)
-    spans = zip(pairs.starts[:-1], pairs.starts[1:], strict=True)
-    parts = [rows[start:end] @ weight[number] for number, (start, end) in enumerate(spans) if end > start]
+    lengths = [end - start for start, end in zip(pairs.starts[:-1], pairs.starts[1:], strict=True)]
+    # The gradients of split, unbind and cat are each other; slices would fill a whole gradient for each relation.
+    rows, matrices = x.index_select(0, pairs.node).split(lengths), weight.unbind(0)
+    parts = [part @ matrix for part, matrix in zip(rows, matrices, strict=True) if len(part)]
     return torch.cat(parts) if parts else x.new_zeros(0, weight.shape[2])
 
 
