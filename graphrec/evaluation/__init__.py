@@ -1,21 +1,27 @@
-"""Full ranking of all items, the metrics of its lists, and comparisons of models."""
+"""Full ranking of all items and the metrics of its lists, click prediction, and comparisons of models."""
 
 from __future__ import annotations
 
+from graphrec.evaluation.click import CLICK_METRICS, ClickEvaluation, evaluate_clicks
 from graphrec.evaluation.comparison import Comparison, compare, intervals
-from graphrec.evaluation.evaluator import evaluate
+from graphrec.evaluation.evaluator import evaluate_ranking
 from graphrec.evaluation.ranking import UserItems, rank
 from graphrec.evaluation.result import Evaluation
 from graphrec.evaluation.specs import METRICS, MetricSpec
+from graphrec.evaluation.tasks import evaluate
 
 __all__ = [
+    "CLICK_METRICS",
     "METRICS",
+    "ClickEvaluation",
     "Comparison",
     "Evaluation",
     "MetricSpec",
     "UserItems",
     "compare",
     "evaluate",
+    "evaluate_clicks",
+    "evaluate_ranking",
     "intervals",
     "rank",
 ]

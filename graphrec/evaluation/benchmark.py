@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from graphrec.datasets.dataset import RecDataset
-from graphrec.evaluation.evaluator import evaluate
+from graphrec.evaluation.evaluator import evaluate_ranking as evaluate
 from graphrec.models.base import Encoded
 from graphrec.randomness import generator
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -36,8 +38,18 @@ def average_ranks(scores: Tensor, groups: Tensor | None = None) -> Tensor:
     return ranks
 
 
-def _by_group(scores: Tensor, labels: Tensor, groups: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """AUC (size,) of each group, NaN where it has one class only, and its number of positives (size,)."""
+def auc_by_group(scores: Tensor, labels: Tensor, groups: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """AUC of each group and its number of positives.
+
+    Args:
+        scores: (N,).
+        labels: (N,) 0 or 1.
+        groups: (N,) int64 below ``size``.
+        size: G.
+
+    Returns:
+        (G,) float64, NaN where a group has one class only; (G,) float64.
+    """
     positive = labels.double()
     ranks = average_ranks(scores, groups)
     zero = torch.zeros(size, dtype=torch.float64, device=scores.device)
@@ -67,26 +79,38 @@ def auc(scores: Tensor, labels: Tensor) -> float:
     >>> auc(torch.tensor([0.1, 0.4, 0.4, 0.8]), torch.tensor([0, 0, 1, 1]))
     0.875
     """
-    value, _ = _by_group(scores, labels, torch.zeros(len(scores), dtype=torch.int64, device=scores.device), 1)
+    value, _ = auc_by_group(scores, labels, torch.zeros(len(scores), dtype=torch.int64, device=scores.device), 1)
     return float(value[0])
 
 
 def auc_user(scores: Tensor, labels: Tensor, users: Tensor) -> float:
     """Mean over users of their own AUC; users with one class only are left out."""
     groups, size = _groups(users)
-    return float(_by_group(scores, labels, groups, size)[0].nanmean())
+    return float(auc_by_group(scores, labels, groups, size)[0].nanmean())
 
 
 def gauc(scores: Tensor, labels: Tensor, users: Tensor) -> float:
     """Users' AUC weighted by their number of positives, ``sum |T_u| AUC_u / sum |T_u|``."""
     groups, size = _groups(users)
-    return weighted_mean(*_by_group(scores, labels, groups, size))
+    return weighted_mean(*auc_by_group(scores, labels, groups, size))
 
 
-def auc_batch(scores: Tensor, labels: Tensor, batch_size: int) -> float:
-    """Mean of the AUC of consecutive minibatches (RippleNet, KGCN, KCAN): not the AUC of all pairs."""
-    groups = torch.arange(len(scores), device=scores.device) // batch_size
-    return float(_by_group(scores, labels, groups, -(-len(scores) // batch_size))[0].nanmean())
+def auc_batch(scores: Tensor, labels: Tensor, batch_size: int, *, last: Literal["keep", "drop"] = "keep") -> float:
+    """Mean of the AUC of consecutive minibatches: not the AUC of all pairs, and not steady where batches are small.
+
+    Args:
+        scores: (N,).
+        labels: (N,) 0 or 1.
+        batch_size: pairs of a minibatch.
+        last: what becomes of an incomplete last batch: RippleNet's code keeps it, KGCN's drops it.
+
+    Returns:
+        The mean over the batches that have both classes, NaN where none has.
+    """
+    size = len(scores) // batch_size if last == "drop" else -(-len(scores) // batch_size)
+    used = min(size * batch_size, len(scores))
+    groups = torch.arange(used, device=scores.device) // batch_size
+    return float(auc_by_group(scores[:used], labels[:used], groups, size)[0].nanmean())
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> float:
@@ -106,6 +130,32 @@ def click_f1(scores: Tensor, labels: Tensor) -> float:
     found, true = scores > 0, labels > 0
     total = float(found.sum() + true.sum())
     return 2 * float((found & true).sum()) / total if total else 0.0
+
+
+def roc(scores: Tensor, labels: Tensor, points: int = 100) -> tuple[Tensor, Tensor]:
+    """The ROC curve: share of negatives and of positives that score at least a threshold, from (0, 0) to (1, 1).
+
+    Args:
+        scores: (N,), both classes.
+        labels: (N,) 0 or 1.
+        points: largest number of points; of more distinct scores the curve keeps so many, evenly along its way.
+
+    Returns:
+        (P,) float64 false positive rates and (P,) float64 true positive rates, both ascending.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    value, positive = scores[order], labels[order].double()
+    last = torch.ones(len(value), dtype=torch.bool, device=scores.device)
+    last[:-1] = value[1:] != value[:-1]
+    true, false = positive.cumsum(0)[last], (1 - positive).cumsum(0)[last]
+    start = torch.zeros(1, dtype=torch.float64, device=scores.device)
+    true, false = torch.cat([start, true / true[-1]]), torch.cat([start, false / false[-1]])
+    if len(true) > points:
+        # Along the way (right and up) steps are alike where the curve is steep and where it is flat.
+        wanted = torch.linspace(0, 2, points, dtype=torch.float64, device=scores.device)
+        kept = torch.searchsorted((true + false).contiguous(), wanted).clamp(max=len(true) - 1).unique()
+        true, false = true[kept], false[kept]
+    return false, true
 
 
 def auc_of_ranks(rank_sum: Tensor, truth: Tensor, candidates: Tensor) -> Tensor:

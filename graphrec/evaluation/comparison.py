@@ -15,13 +15,14 @@ import pyarrow as pa
 from scipy import stats
 
 from graphrec.errors import InputError, unknown
+from graphrec.evaluation.click import ClickEvaluation
 from graphrec.evaluation.result import Evaluation, by_activity
 from graphrec.evaluation.specs import METRICS
 from graphrec.randomness import derive
 from graphrec.runs import Run
 
-PerUser: TypeAlias = Evaluation | Run | pa.Table | pd.DataFrame | str | os.PathLike[str]
-FACTS = ("dataset", "split", "mask", "cold", "candidates", "sampled_negatives")
+PerUser: TypeAlias = Evaluation | ClickEvaluation | Run | pa.Table | pd.DataFrame | str | os.PathLike[str]
+FACTS = ("dataset", "split", "mask", "cold", "candidates", "sampled_negatives", "scaling")
 KEYS = ("user", "truth", "train")
 
 
@@ -215,7 +216,7 @@ def _paired(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
 def _tables(
     runs: Mapping[str, PerUser] | Sequence[PerUser],
 ) -> tuple[list[str], list[pa.Table], list[Evaluation | None]]:
-    if isinstance(runs, (str, os.PathLike, Run, Evaluation, pa.Table, pd.DataFrame)):
+    if isinstance(runs, (str, os.PathLike, Run, Evaluation, ClickEvaluation, pa.Table, pd.DataFrame)):
         raise InputError("compare takes a list of runs, or a mapping of names to runs.")
     given = list(runs.items()) if isinstance(runs, Mapping) else [("", run) for run in runs]
     names, tables, evaluations = [], [], []
@@ -228,8 +229,8 @@ def _tables(
             table = source.per_user()
             if table is None:
                 raise InputError(f"{source.path} has no per_user.parquet: it was not evaluated on a test part.")
-        elif evaluation is not None:
-            table = evaluation.per_user
+        elif isinstance(source, (Evaluation, ClickEvaluation)):
+            table = source.per_user
         elif isinstance(source, pd.DataFrame):
             table = pa.Table.from_pandas(source, preserve_index=False)
         elif isinstance(source, pa.Table):

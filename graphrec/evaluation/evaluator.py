@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +16,14 @@ from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
 from graphrec.evaluation import beyond_accuracy
 from graphrec.evaluation.classification import auc_of_ranks, rank_sums, weighted_mean
+from graphrec.evaluation.opened import opened, same_size
 from graphrec.evaluation.protocol import Candidates, Cold, Mask, Protocol, protocol
 from graphrec.evaluation.ranking import Scorer, Scores, evaluating, rank, score_blocks
 from graphrec.evaluation.result import Evaluation, by_popularity
 from graphrec.evaluation.sampled import rank_sampled
 from graphrec.evaluation.specs import Lists, MetricSpec, measure, resolve
 from graphrec.models.base import Encoded, GraphRecommender
-from graphrec.runs import Run, as_model
+from graphrec.runs import Run
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from graphrec.serving import Recommender
 
 
-def evaluate(
+def evaluate_ranking(
     model: GraphRecommender | Encoded | Scores | Run | Recommender | str | PathLike[str],
     data: RecDataset | None = None,
     *,
@@ -84,7 +84,7 @@ def evaluate(
     """
     specs = resolve(metrics)
     lengths = _cutoffs(ks)
-    scored, data = _opened(model, data, device)
+    scored, data = opened(model, data, device)
     plan = protocol(data, split=split, mask=mask, cold=cold, candidates=candidates)
     if lengths[-1] > plan.num_items:
         what = "the catalogue" if plan.items is None else f"the {plan.candidates} candidates"
@@ -92,7 +92,7 @@ def evaluate(
     if len(plan.users) == 0:
         raise InputError(f"no user of dataset {data.name!r} has truth in part {split!r}: there is nothing to evaluate.")
     if isinstance(scored, (GraphRecommender, Encoded)):
-        _same_size(scored, data)
+        same_size(scored, data)
     start = time.perf_counter()
     longest = min(lengths[-1] + 1, plan.num_items)
     if sampled_negatives is None:
@@ -101,7 +101,7 @@ def evaluate(
         warnings.warn(
             f"ranking among {sampled_negatives} drawn negatives: such metrics do not order models as the full ranking "
             "does; use them only beside papers that did",
-            stacklevel=2,
+            stacklevel=3,
         )
         lists, scores = rank_sampled(scored, plan, longest, sampled_negatives, seed, block=block, memory=memory)
     tied = (scores[:, 1:] == scores[:, :-1]) & (scores[:, 1:] > -torch.inf)
@@ -150,72 +150,6 @@ def _cutoffs(ks: int | Sequence[int]) -> tuple[int, ...]:
     if not lengths or lengths[0] < 1:
         raise InputError(f"ks is {given}; give at least one length, each at least 1.")
     return tuple(lengths)
-
-
-def _opened(
-    model: Any, data: RecDataset | None, device: str | torch.device | None
-) -> tuple[GraphRecommender | Encoded | Scores, RecDataset]:
-    """What gives scores, and the dataset; a run is checked against it."""
-    if isinstance(model, Encoded):
-        if device is not None:
-            model = Encoded(model.users.to(device), model.items.to(device))
-    elif isinstance(model, (GraphRecommender, Run, str, os.PathLike)) or hasattr(model, "model"):
-        model, run = as_model(model, device)
-        if run is not None:
-            data = _checked(run, data)
-    elif not callable(model):
-        raise InputError(f"expected a model, run, recommender or path of a run, found a {type(model).__name__}.")
-    if data is None:
-        raise InputError("evaluate needs the dataset: pass data= (only a run knows where its own is).")
-    if not isinstance(model, (Encoded, GraphRecommender)):
-        model = _of_all_items(model, data.num_items)
-    return model, data
-
-
-def _of_all_items(function: Scores, num_items: int) -> Scores:
-    """A score function that refuses to score another number of items."""
-
-    def scores(users: Tensor) -> Tensor:
-        found = function(users)
-        if found.shape != (len(users), num_items):
-            raise InputError(
-                f"the score function gave {tuple(found.shape)} scores for {len(users)} users and {num_items} items."
-            )
-        return found
-
-    return scores
-
-
-def _checked(run: Run, data: RecDataset | None) -> RecDataset:
-    if data is None:
-        return run.dataset()
-    if data.fingerprint == run.fingerprint:
-        return data
-    user_type, _, item_type = data.target
-    for node_type in (user_type, item_type):
-        if run.vocabularies.get(node_type) != data.vocabularies[node_type]:
-            raise InputError(
-                f"{run.path} was trained on other {node_type} ids than those of dataset {data.name!r} "
-                f"(fingerprints {run.fingerprint} and {data.fingerprint}); pass the dataset it was trained on."
-            )
-    warnings.warn(
-        f"dataset {data.name!r} is not the one {run.path} was trained on (fingerprints {data.fingerprint} and "
-        f"{run.fingerprint}), though its ids are the same",
-        stacklevel=3,
-    )
-    return data
-
-
-def _same_size(model: GraphRecommender | Encoded, data: RecDataset) -> None:
-    if isinstance(model, Encoded):
-        users, items = len(model.users), len(model.items)
-    else:
-        users, items = model.num_users, model.num_items
-    if (users, items) != (data.num_users, data.num_items):
-        raise InputError(
-            f"the model has {users} users and {items} items, dataset {data.name!r} has {data.num_users} and "
-            f"{data.num_items}; pass the dataset the model was made for."
-        )
 
 
 def _numbered(lists: Tensor, plan: Protocol) -> Tensor:

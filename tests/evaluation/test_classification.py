@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import rankdata
-from torchmetrics.functional.classification import binary_accuracy, binary_auroc, binary_f1_score
+from torchmetrics.functional.classification import binary_accuracy, binary_auroc, binary_f1_score, binary_roc
 
 from graphrec.evaluation import classification as c
 from tests.evaluation.helpers import reference_auc
@@ -84,3 +84,22 @@ def test_auc_of_a_full_ranking(levels: int, dtype: torch.dtype) -> None:
     if levels == 1:
         assert (value == 0.5).all()
     assert c.auc_of_ranks(torch.tensor([1.0]), torch.tensor([2]), torch.tensor([2])).isnan().all()
+
+
+def test_auc_batch_drops_or_keeps_the_last() -> None:
+    scores, labels, _ = labelled(3, 1000)
+    batches = [c.auc(scores[i : i + 64], labels[i : i + 64]) for i in range(0, 200, 64)]
+    assert c.auc_batch(scores, labels, 64) == pytest.approx(np.mean(batches))
+    assert c.auc_batch(scores, labels, 64, last="drop") == pytest.approx(np.mean(batches[:-1]))
+    assert c.auc_batch(scores[:192], labels[:192], 64, last="drop") == pytest.approx(np.mean(batches[:-1]))
+    assert math.isnan(c.auc_batch(scores, labels, 201, last="drop"))
+
+
+@pytest.mark.parametrize("levels", [1, 3, 10_000])
+def test_roc_curve(levels: int) -> None:
+    scores, labels, _ = labelled(levels, levels)
+    false, true = c.roc(scores, labels, 10**6)
+    expected_false, expected_true, _ = binary_roc(torch.sigmoid(scores), labels)
+    torch.testing.assert_close(false, expected_false.double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(true, expected_true.double(), rtol=0, atol=1e-6)
+    assert float(torch.trapezoid(true, false)) == pytest.approx(c.auc(scores, labels))
