@@ -234,6 +234,25 @@ class RelationalGraph:
                 self.cache[name] = make()
         return self.cache[name]
 
+    def subset(self, kept: Tensor) -> RelationalGraph:
+        """The same nodes and relations with some of the edges, (E,) bool; weights still come by edge type."""
+        adjacency, entry = self.adjacency, torch.nonzero(kept)[:, 0]
+        rowptr = torch.zeros_like(adjacency.rowptr)
+        rowptr[1:] = torch.bincount(self.heads()[entry], minlength=self.num_nodes).cumsum(0)
+        picked = replace(
+            adjacency,
+            rowptr=rowptr,
+            col=adjacency.col[entry],
+            edge_id=self.edge_id[entry],
+            num_edges=len(entry),
+            pattern_cache={},
+            cache={},
+        )
+        tensors = ("relation", "edge_type", "position", "inverse")
+        changed: dict[str, Any] = {name: getattr(self, name)[entry] for name in tensors}
+        counts = {**self.counts, "edges": len(entry)}
+        return replace(self, adjacency=picked, counts=counts, cache={}, **changed)
+
     def apply(self, function: Callable[[Tensor], Tensor]) -> RelationalGraph:
         """The same graph with ``function`` applied to each tensor; it must leave integers as they are."""
         tensors = ("relation", "edge_type", "position", "inverse")

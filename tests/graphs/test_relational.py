@@ -210,3 +210,21 @@ def test_moving_keeps_everything() -> None:
     moved = made.apply(same)
     assert listed(moved) == listed(made)
     assert torch.equal(moved.edge_id, made.edge_id)
+
+
+def test_a_subset_keeps_what_its_edges_are() -> None:
+    graph = relational_graph(drawn(3), TARGET, "kgin")
+    kept = torch.rand(len(graph), generator=torch.Generator().manual_seed(1)) < 0.4
+    part = graph.subset(kept)
+    assert 0 < len(part) < len(graph)
+    for name in ("relation", "edge_type", "position", "inverse"):
+        assert torch.equal(getattr(part, name), getattr(graph, name)[kept])
+    assert torch.equal(torch.stack([part.heads(), part.tails()]), torch.stack([graph.heads(), graph.tails()])[:, kept])
+    assert torch.equal(part.edge_id, graph.edge_id[kept])
+    assert (part.adjacency.num_edges, part.counts["edges"]) == (len(part), len(part))
+    weights = {kind: torch.arange(length).float() for kind, length in zip(graph.edge_types, graph.lengths, strict=True)}
+    whole, some = graph.weights(weights), part.weights(weights)
+    assert whole is not None
+    assert some is not None
+    assert torch.equal(some, whole[kept])
+    assert len(graph.subset(torch.zeros_like(kept))) == 0
