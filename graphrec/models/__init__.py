@@ -9,14 +9,18 @@ from graphrec.models.bspm import BSPM
 from graphrec.models.ease import EASE
 from graphrec.models.gfcf import GFCF
 from graphrec.models.item_knn import ItemKNN
+from graphrec.models.kgcn import KGCN
+from graphrec.models.kgnn_ls import KGNNLS
 from graphrec.models.lightgcn import LightGCN
 from graphrec.models.ngcf import NGCF
 from graphrec.models.popularity import Popularity
 from graphrec.models.rp3beta import RP3beta
+from graphrec.models.sgl import SGL
 from graphrec.models.user_knn import UserKNN
 
 MODELS: dict[str, type[GraphRecommender]] = {
-    model.__name__: model for model in (BPRMF, BSPM, EASE, GFCF, ItemKNN, LightGCN, NGCF, Popularity, RP3beta, UserKNN)
+    model.__name__: model
+    for model in (BPRMF, BSPM, EASE, GFCF, ItemKNN, KGCN, KGNNLS, LightGCN, NGCF, Popularity, RP3beta, SGL, UserKNN)
 }
 
 
@@ -38,8 +42,11 @@ __all__ = [
     "BSPM",
     "EASE",
     "GFCF",
+    "KGCN",
+    "KGNNLS",
     "MODELS",
     "NGCF",
+    "SGL",
     "GraphInputs",
     "GraphRecommender",
     "ItemKNN",
