@@ -2,8 +2,7 @@
 
 A triple is ranked among all items and entities in the place of its tail, and again in the place of its head. *Raw*
 ranks count everything that scores better; *filtered* ones leave out what is known to be true as well (Bordes et al.,
-NIPS 2013). Of equal scores, ``realistic`` counts half (the mean over their orders; what PyKEEN and ogb report),
-``optimistic`` none, ``pessimistic`` all. Letters: T triples, B of a block, N nodes.
+NIPS 2013). Letters: T triples, B of a block, N nodes.
 """
 
 from __future__ import annotations
@@ -11,19 +10,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from graphrec.datasets.cuts import hashes
-from graphrec.datasets.dataset import RecDataset
-from graphrec.datasets.tables import EdgeTable, EdgeType
 from graphrec.errors import InputError, unknown
+from graphrec.evaluation.held_out import HeldOut, numbered_triples
 from graphrec.evaluation.ranking import CPU_MEMORY, CUDA_MEMORY, evaluating
-from graphrec.graphs.relational import RelationalGraph, knowledge_edge_types
+from graphrec.evaluation.ranks import Ranks, Ties, rank_metrics
+from graphrec.graphs.relational import RelationalGraph
 from graphrec.graphs.triples import TripleIndex
 from graphrec.models.base import GraphRecommender
 from graphrec.runs import Run, as_model
@@ -33,9 +29,7 @@ if TYPE_CHECKING:
 
     from graphrec.serving import Recommender
 
-Ties = Literal["realistic", "optimistic", "pessimistic"]
 Side = Literal["head", "tail"]
-_TIES = ("realistic", "optimistic", "pessimistic")
 
 
 @runtime_checkable
@@ -51,90 +45,6 @@ class ScoresTriples(Protocol):
     def score_triples(self, heads: Tensor | None, relations: Tensor, tails: Tensor | None) -> Tensor:
         """Scores of triples, larger is more plausible: (B,), or (B, N) for every node in the place of a None."""
         ...
-
-
-class Ranks(NamedTuple):
-    """Ranks from 1.
-
-    Attributes:
-        optimistic: (T,) int64, before all that score the same.
-        pessimistic: (T,) int64, behind them.
-    """
-
-    optimistic: Tensor
-    pessimistic: Tensor
-
-    def of(self, ties: Ties) -> Tensor:
-        """(T,) float64 under one policy for equal scores."""
-        if ties not in _TIES:
-            raise unknown("policy for equal scores", ties, _TIES)
-        low, high = self.optimistic.double(), self.pessimistic.double()
-        return low if ties == "optimistic" else high if ties == "pessimistic" else (low + high) / 2
-
-
-@dataclass(frozen=True, eq=False)
-class HeldOut:
-    """A dataset whose triples are in two parts.
-
-    Attributes:
-        data: the dataset with all triples.
-        training: without those held out: what a model is trained on.
-        edges: edge ids of those held out, by edge type.
-    """
-
-    data: RecDataset
-    training: RecDataset
-    edges: Mapping[EdgeType, NDArray[np.int64]]
-
-    def __len__(self) -> int:
-        return sum(len(ids) for ids in self.edges.values())
-
-
-def hold_out_triples(data: RecDataset, share: float = 0.1, *, seed: int = 0) -> HeldOut:
-    """Hold out a share of the triples for :func:`evaluate_completion`.
-
-    A triple's draw is a hash of its ends and its relation. One whose head, tail or relation would be left without any
-    triple stays in training, since nothing could be learned about it.
-
-    Args:
-        data: a dataset with triples.
-        share: of the triples, in (0, 1).
-        seed: of the draws.
-
-    Raises:
-        InputError: a share outside (0, 1), no triples, or none that can be held out.
-    """
-    if not 0 < share < 1:
-        raise InputError(f"share must lie in (0, 1), found {share}.")
-    kinds = knowledge_edge_types(data.tables)
-    tables = [data.tables[kind] for kind in kinds]
-    if not sum(len(table) for table in tables):
-        raise InputError(f"dataset {data.name!r} has no triples to hold out.")
-    drawn = [_draws(table, seed) < share * 2**40 for table in tables]
-    relations = [_relations(table, len(data.relations) + number) for number, table in enumerate(tables)]
-    # What has no triple left in training gets all of its own back.
-    left = {name: np.zeros(size, np.int64) for name, size in data.num_nodes.items()}
-    related = np.zeros(len(data.relations) + len(tables), np.int64)
-    for (source, _, target), table, out, relation in zip(kinds, tables, drawn, relations, strict=True):
-        left[source] += np.bincount(table.source[~out], minlength=len(left[source]))
-        left[target] += np.bincount(table.target[~out], minlength=len(left[target]))
-        related += np.bincount(relation[~out], minlength=len(related))
-    edges = {}
-    for (source, name, target), table, out, relation in zip(kinds, tables, drawn, relations, strict=True):
-        there = (left[source][table.source] > 0) & (left[target][table.target] > 0) & (related[relation] > 0)
-        edges[source, name, target] = table.edge_id[out & there].copy()
-    if not any(len(ids) for ids in edges.values()):
-        raise InputError(f"no triple of dataset {data.name!r} can be held out at share {share}; choose a larger one.")
-    return HeldOut(data, data.without(edges), edges)
-
-
-def _draws(table: EdgeTable, seed: int) -> NDArray[np.int64]:
-    return hashes(seed, "triples", table.source, _relations(table, -1), table.target)
-
-
-def _relations(table: EdgeTable, own: int) -> NDArray[np.int64]:
-    """(E,) relation codes; ``own`` where the edge type is the relation."""
-    return np.full(len(table), own) if table.relation is None else table.relation.astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +116,8 @@ def evaluate_completion(
     Raises:
         InputError: the model scores no triples, was trained on those held out or on another dataset, or a score is NaN.
     """
-    scorer = model if isinstance(model, ScoresTriples) else as_model(model, device)[0]
+    own = isinstance(model, ScoresTriples) and not isinstance(model, GraphRecommender)
+    scorer = model if own else as_model(model, device)[0]
     if not isinstance(scorer, ScoresTriples):
         raise InputError(f"{type(scorer).__name__} does not score triples: it has no method score_triples.")
     if any(k < 1 for k in ks) or not sides or set(sides) - {"head", "tail"}:
@@ -215,8 +126,8 @@ def evaluate_completion(
         raise InputError("the model was trained on the triples that are held out: train it on held_out.training.")
     graph, start = scorer.knowledge, time.perf_counter()
     where = graph.relation.device
-    known = [column.to(where) for column in numbered_triples(graph, held_out.data)]
-    index = TripleIndex.from_triples(*known, graph.num_nodes, graph.num_relations)
+    heads, relations, tails = (column.to(where) for column in numbered_triples(graph, held_out.data))
+    index = TripleIndex.from_triples(heads, relations, tails, graph.num_nodes, graph.num_relations)
     heads, relations, tails = (column.to(where) for column in numbered_triples(graph, held_out.data, held_out.edges))
     order = torch.argsort(relations, stable=True)  # a scorer projects all nodes once for each relation of a block
     triples = heads[order], relations[order], tails[order]
@@ -236,50 +147,6 @@ def evaluate_completion(
             found |= {f"{name}{prefix}{key}": value for key, value in rank_metrics(rank, ks).items()}
     seconds = time.perf_counter() - start
     return Completion(found, ranks, triples, span.stop - span.start, ties, seconds)
-
-
-def numbered_triples(
-    graph: RelationalGraph, data: RecDataset, edges: Mapping[EdgeType, NDArray[np.int64]] | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Triples of a dataset, as stated, in the numbers of a graph made from it or from a part of it.
-
-    Args:
-        graph: the numbering.
-        data: the dataset.
-        edges: edge ids by edge type; None: all triples.
-
-    Returns:
-        heads, relations and tails, (T,) int64.
-
-    Raises:
-        InputError: the graph has other nodes or lacks a relation.
-    """
-    sizes = dict(zip(graph.order, graph.sizes, strict=True))
-    place = {(made.code, made.edge_type): number for number, made in enumerate(graph.relations) if not made.inverse}
-    columns: list[tuple[Tensor, ...]] = []
-    for kind in knowledge_edge_types(data.tables):
-        table = data.tables[kind]
-        if edges is not None:
-            table = table.select(table.positions(edges.get(kind, np.empty(0, np.int64))))
-        if len(table) == 0:
-            continue
-        for name in (kind[0], kind[2]):
-            if sizes.get(name) != data.num_nodes[name]:
-                raise InputError(f"the graph has {sizes.get(name, 0)} {name} nodes, the data {data.num_nodes[name]}.")
-        codes, inverse = np.unique(_relations(table, -1), return_inverse=True)
-        wanted = [(int(code), None if table.relation is not None else kind) for code in codes]
-        lacking = [key for key in wanted if key not in place]
-        if lacking:
-            raise InputError(f"the graph has no relation {lacking[0][0]}, which triples of {'__'.join(kind)} have.")
-        numbers = np.array([place[key] for key in wanted])[inverse]
-        head = torch.from_numpy(table.source.astype(np.int64)) + graph.nodes(kind[0]).start
-        tail = torch.from_numpy(table.target.astype(np.int64)) + graph.nodes(kind[2]).start
-        columns.append((head, torch.from_numpy(numbers.astype(np.int64)), tail))
-    if not columns:
-        empty = torch.empty(0, dtype=torch.int64)
-        return empty, empty, empty
-    heads, relations, tails = (torch.cat(parts) for parts in zip(*columns, strict=True))
-    return heads, relations, tails
 
 
 def _ranks(
@@ -317,44 +184,3 @@ def _ranks(
         raise InputError("there are no triples to rank.")
     better, equal, raw_better, raw_equal = (torch.cat(columns) for columns in zip(*parts, strict=True))
     return Ranks(better + 1, better + equal), Ranks(raw_better + 1, raw_better + raw_equal)
-
-
-def rank_metrics(ranks: Tensor, ks: Sequence[int] = (1, 3, 10)) -> dict[str, float]:
-    """``mrr``, ``mean_rank`` and ``hits@k`` of ranks (T,) from 1."""
-    ranks = ranks.double()
-    hits = {f"hits@{k}": float((ranks <= k).double().mean()) for k in ks}
-    return {"mrr": float(ranks.reciprocal().mean()), "mean_rank": float(ranks.mean()), **hits}
-
-
-def ranks_among(positive: Tensor, negative: Tensor) -> Ranks:
-    """Ranks of positives, each among negatives of its own: the protocol of ogbl-wikikg2, ogbl-biokg and ogbl-citation2.
-
-    Args:
-        positive: (T,) scores.
-        negative: (T, n) scores.
-    """
-    if positive.dim() != 1 or negative.dim() != 2 or len(positive) != len(negative):
-        raise InputError(
-            f"positive must be (T,) and negative (T, n), found {tuple(positive.shape)} and {tuple(negative.shape)}."
-        )
-    own = positive[:, None]
-    return Ranks((negative > own).sum(1) + 1, (negative >= own).sum(1) + 1)
-
-
-def hits_above(positive: Tensor, negative: Tensor, k: int) -> float:
-    """Share of the positives that score above the k-th best of negatives that all share; 1 where there are fewer.
-
-    The protocol of ogbl-collab, ogbl-ddi and ogbl-ppa.
-
-    Args:
-        positive: (T,) scores.
-        negative: (n,) scores.
-        k: from 1.
-    """
-    if positive.dim() != 1 or negative.dim() != 1 or len(positive) == 0:
-        raise InputError(
-            f"positive (T,) and negative (n,) must be vectors, found {tuple(positive.shape)}, {tuple(negative.shape)}."
-        )
-    if len(negative) < k:
-        return 1.0
-    return float((positive > torch.topk(negative, k).values[-1]).double().mean())
