@@ -282,6 +282,14 @@ class RecDataset:
 
         return min_rating(self, minimum, as_label=as_label)
 
+    def draw_negatives(
+        self, count: int = 1, *, labelled: Literal["keep", "drop"] = "keep", seed: int = 0
+    ) -> RecDataset:
+        """With pairs labelled 0: for each positive of a user ``count`` items that the user has no row of."""
+        from graphrec.datasets.labelling import draw_negatives
+
+        return draw_negatives(self, count, labelled=labelled, seed=seed)
+
     def filter_time(self, start: float | None = None, end: float | None = None) -> RecDataset:
         """Interactions with ``start <= time < end``."""
         from graphrec.datasets.filters import time_range

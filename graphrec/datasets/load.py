@@ -44,6 +44,7 @@ def load(
     seed: int | None = None,
     cold: Literal["keep", "drop"] = "keep",
     min_rating: float | None = None,
+    drawn_negatives: int | None = None,
     duplicates: Duplicates | None = None,
     cache: bool = True,
     **options: Any,
@@ -60,9 +61,11 @@ def load(
             ``parquet``, ``arrow`` for files; None: recognised by its content.
         columns: for a single file, which column is what: ``"user=uid,item=sku,time=ts"`` or the same as a mapping.
         split: how to split, such as ``random:.8,.1,.1``; None: as the files say.
-        seed: of the split, or of the seeded world.
+        seed: of the split and of drawn negatives, or of the seeded world.
         cold: keep or drop valid and test interactions of users and items without a training interaction; counted.
         min_rating: keep interactions rated at least this.
+        drawn_negatives: for click prediction, pairs labelled 0 that are drawn for each positive of a user, among items
+            the user has not rated at all (:func:`graphrec.datasets.labelling.draw_negatives`).
         duplicates: of rows with the same user, item and part: ``error``, ``first``, ``last`` (the default), ``sum``.
         cache: keep a converted copy in the user's cache, and use it as long as the files are the same.
         **options: of the format (:func:`graphrec.datasets.adapters.check_options`) or of the seeded world.
@@ -83,7 +86,11 @@ def load(
     else:
         data = _from_files(locate(text, root), format, columns, duplicates, cache, given)
     if min_rating is not None:
-        data = data.filter_rating(min_rating)
+        data = data.filter_rating(min_rating, as_label=drawn_negatives is not None)
+    if drawn_negatives is not None:
+        # What was rated too low is no click, and nothing to draw either.
+        low: Literal["keep", "drop"] = "keep" if min_rating is None else "drop"
+        data = data.draw_negatives(drawn_negatives, labelled=low, seed=seed or 0)
     if split is not None:
         data = data.split(split, seed=seed)
     if cold == "drop":
@@ -94,6 +101,7 @@ def load(
         "split": asked_split,
         "seed": seed,
         "min_rating": min_rating,
+        "drawn_negatives": drawn_negatives,
         "cold": None if cold == "keep" else cold,
         "duplicates": duplicates,
         **options,

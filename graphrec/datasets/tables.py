@@ -106,7 +106,7 @@ class EdgeTable:
 
     @property
     def edge_id(self) -> NDArray[np.int64]:
-        """(E,) int64, ascending."""
+        """(E,) int64, ascending where no rows were drawn after the table was built."""
         return self.columns["edge_id"]
 
     @property
@@ -167,7 +167,12 @@ class EdgeTable:
         wanted = edge_ids(edge_id)
         if len(wanted) and len(self) == 0:
             raise InputError(f"{self.edge_type} has no edges, so no edge id {wanted[0]}.")
-        place = np.minimum(np.searchsorted(self.edge_id, wanted), max(len(self) - 1, 0))
+        ids, order = self.edge_id, None
+        if (ids[1:] < ids[:-1]).any():  # rows were drawn after the table was built
+            order = np.argsort(ids)
+            ids = ids[order]
+        place = np.minimum(np.searchsorted(ids, wanted), max(len(self) - 1, 0))
+        place = place if order is None else order[place]
         wrong = self.edge_id[place] != wanted if len(wanted) else np.zeros(0, bool)
         if wrong.any():
             raise InputError(
