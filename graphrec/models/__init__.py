@@ -6,6 +6,7 @@ from graphrec.errors import unknown
 from graphrec.models.base import GraphInputs, GraphRecommender
 from graphrec.models.bpr_mf import BPRMF
 from graphrec.models.bspm import BSPM
+from graphrec.models.diffkg import DiffKG
 from graphrec.models.ease import EASE
 from graphrec.models.gfcf import GFCF
 from graphrec.models.item_knn import ItemKNN
@@ -20,7 +21,22 @@ from graphrec.models.user_knn import UserKNN
 
 MODELS: dict[str, type[GraphRecommender]] = {
     model.__name__: model
-    for model in (BPRMF, BSPM, EASE, GFCF, ItemKNN, KGCN, KGNNLS, LightGCN, NGCF, Popularity, RP3beta, SGL, UserKNN)
+    for model in (
+        BPRMF,
+        BSPM,
+        DiffKG,
+        EASE,
+        GFCF,
+        ItemKNN,
+        KGCN,
+        KGNNLS,
+        LightGCN,
+        NGCF,
+        Popularity,
+        RP3beta,
+        SGL,
+        UserKNN,
+    )
 }
 
 
@@ -47,6 +63,7 @@ __all__ = [
     "MODELS",
     "NGCF",
     "SGL",
+    "DiffKG",
     "GraphInputs",
     "GraphRecommender",
     "ItemKNN",
