@@ -323,6 +323,10 @@ class Adjacency:
         """The matrix on another device, or with values of another floating type."""
         return self.apply(lambda given: given.to(device, dtype if given.is_floating_point() else given.dtype))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Adjacency:
+        """A copy of its own. What was made from this matrix is left behind: torch cannot copy sparse tensors."""
+        return self.apply(torch.clone)
+
     def to_dense(self, dtype: torch.dtype | None = None) -> Tensor:
         """The matrix as (R, C); parallel edges added up. For small graphs and tests."""
         values = torch.ones(len(self), device=self.device) if self.values is None else self.values

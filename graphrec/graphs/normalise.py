@@ -67,6 +67,12 @@ def edge_degrees(edge_index: Tensor, shape: tuple[int, int], weight: Tensor | No
     return sources, targets
 
 
+def symmetric_entries(edge_index: Tensor, shape: tuple[int, int], weight: Tensor) -> Tensor:
+    """Entries of D_r^-1/2 A D_c^-1/2 for weighted edges (2, E), weights (E,) of 0 too; differentiable in ``weight``."""
+    sources, targets = edge_degrees(edge_index, shape, weight)
+    return weight * power_of_degree(sources, -0.5)[edge_index[0]] * power_of_degree(targets, -0.5)[edge_index[1]]
+
+
 def add_self_loops(adj: Adjacency) -> Adjacency:
     """A + I: one entry of value 1 more for each node, after the others in the edge list, with edge id -1."""
     size = adj.shape[0]

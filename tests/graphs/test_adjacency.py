@@ -192,3 +192,14 @@ def test_made_in_inference_mode_serves_training() -> None:
     spmm(adj, x, values).sum().backward()
     spmm(adj, x).sum().backward()
     assert x.grad is not None and values.grad is not None
+
+
+def test_a_copy_of_a_used_matrix_is_the_same_matrix() -> None:
+    from graphrec.layers.spmm import spmm
+
+    adj = Adjacency.from_edges(torch.tensor([[1, 0, 1], [2, 1, 0]]), (2, 3), values=torch.tensor([1.0, 2.0, 3.0]))
+    spmm(adj, torch.ones(3, 2))
+    copied = copy.deepcopy(adj)
+    assert torch.equal(copied.to_dense(), adj.to_dense())
+    assert copied.col.data_ptr() != adj.col.data_ptr()
+    assert torch.equal(spmm(copied, torch.ones(3, 2)), spmm(adj, torch.ones(3, 2)))
