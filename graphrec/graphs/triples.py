@@ -17,6 +17,7 @@ from torch import Tensor
 
 from graphrec.errors import InputError
 from graphrec.graphs.adjacency import Adjacency
+from graphrec.graphs.relational import RelationalGraph
 from graphrec.randomness import derive, hash_bits, hash_integers
 
 _ROUNDS = 8
@@ -117,6 +118,16 @@ class TripleIndex:
     def apply(self, function: Callable[[Tensor], Tensor]) -> TripleIndex:
         """The same index with ``function`` applied to its tensor: a move to a device."""
         return TripleIndex(function(self.keys), self.num_nodes, self.num_relations)
+
+
+def triple_index(graph: RelationalGraph) -> TripleIndex:
+    """The index of all edges of a graph, made once and kept with it."""
+    if "triple_index" not in graph.cache:
+        with torch.inference_mode(False):  # what is kept must serve training too
+            ends = graph.heads(), graph.relation, graph.tails()
+            graph.cache["triple_index"] = TripleIndex.from_triples(*ends, graph.num_nodes, graph.num_relations)
+    kept: TripleIndex = graph.cache["triple_index"]
+    return kept
 
 
 def corrupted_tails(

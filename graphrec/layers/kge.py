@@ -31,7 +31,7 @@ from torch.nn.functional import normalize
 from graphrec.errors import InputError, unknown
 from graphrec.layers.spmm import MEMORY_BUDGET
 
-Distance = Literal["l1", "l2", "squared", "modulus"]
+Distance = Literal["l1", "l2", "squared", "dot", "modulus"]
 Normalised = Literal["none", "nodes", "all"]
 Tables = Mapping[str, Tensor]
 
@@ -84,8 +84,8 @@ class TripleScorer:
     """A scorer without parameters of its own; see the module for the equations.
 
     Attributes:
-        distance: ``l1``, ``l2``, ``squared`` (of l2); ``modulus``, the sum of the moduli of complex numbers, for RotatE
-            alone. Without meaning for DistMult.
+        distance: ``l1``, ``l2``, ``squared`` (of l2); ``dot``: no distance, but the dot product of the moved head and
+            the tail (CFKG; DistMult always); ``modulus``, the sum of the moduli of complex numbers, for RotatE alone.
         normalised: ``nodes``: projected heads and tails are divided by their length (TransE as published); ``all``: and
             relation vectors too (CKE, KCAN); ``none``.
     """
@@ -95,7 +95,7 @@ class TripleScorer:
     vector_name: ClassVar[str] = "vectors"
 
     def __post_init__(self) -> None:
-        distances = ("l1", "l2", "squared", "modulus") if isinstance(self, RotatE) else ("l1", "l2", "squared")
+        distances = ("l1", "l2", "squared", "dot", *(["modulus"] if isinstance(self, RotatE) else []))
         if self.distance not in distances:
             raise unknown(f"distance of {type(self).__name__}", self.distance, distances)
         if self.normalised not in ("none", "nodes", "all"):
@@ -135,6 +135,8 @@ class TripleScorer:
 
     def compare(self, moved: Tensor, tails: Tensor) -> Tensor:
         """Scores of moved heads with projected tails, (..., K) each; shapes broadcast."""
+        if self.distance == "dot":
+            return (moved * tails).sum(-1)
         gap = moved - tails
         if self.distance == "squared":
             return -gap.square().sum(-1)
@@ -142,6 +144,8 @@ class TripleScorer:
 
     def compare_all(self, moved: Tensor, tails: Tensor) -> Tensor:
         """Scores of every moved head (B, K) with every tail (M, K), (B, M)."""
+        if self.distance == "dot":
+            return moved @ tails.T
         if self.distance == "squared":
             products = torch.addmm(tails.square().sum(1), moved, tails.T, beta=-1, alpha=2)
             return (products - moved.square().sum(1, keepdim=True)).clamp_max(0)
@@ -258,17 +262,16 @@ class TransR(TripleScorer):
 class DistMult(TripleScorer):
     r"""DistMult (Yang et al., ICLR 2015), :math:`\sum_d e_h \rho_r e_t`; table ``vectors`` (R, D)."""
 
+    distance: Distance = "dot"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.distance != "dot":
+            raise InputError(f"DistMult compares by a dot product, not by distance={self.distance!r}.")
+
     def move(self, heads: Tensor, vectors: Tensor) -> Tensor:
         """Heads times the relation, entry by entry."""
         return heads * vectors
-
-    def compare(self, moved: Tensor, tails: Tensor) -> Tensor:
-        """Dot products."""
-        return (moved * tails).sum(-1)
-
-    def compare_all(self, moved: Tensor, tails: Tensor) -> Tensor:
-        """Dot products of all with all."""
-        return moved @ tails.T
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ EVERY = [
     TransE("l1"),
     TransE("l2", "nodes"),
     TransE("squared", "all"),
+    TransE("dot"),
     TransH("l1", "all"),
     TransH("l2"),
     TransR(),
@@ -77,6 +78,8 @@ def by_hand(scorer: TripleScorer, head: Tensor, relation: int, tail: Tensor, tab
     head, tail = shorten(head, ends), shorten(tail, ends)
     if isinstance(scorer, DistMult):
         return float((head * vector * tail).sum())
+    if scorer.distance == "dot":
+        return float((head + vector) @ tail)
     gap = head + vector - tail
     return -float({"l1": gap.abs().sum(), "l2": gap.norm(), "squared": gap @ gap}[scorer.distance])
 
@@ -210,6 +213,8 @@ def test_normalised_vectors_have_length_one_and_bound_the_distance() -> None:
 def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(InputError, match="modulus"):
         TransE("modulus")
+    with pytest.raises(InputError, match="dot product"):
+        DistMult("l2")
     with pytest.raises(InputError, match="angles"):
         RotatE(normalised="all")
     with pytest.raises(InputError, match="even width"):
