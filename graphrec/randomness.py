@@ -46,11 +46,11 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ _logical_right_shift(x, 31)
 
 
-def hash_bits(seed: int, *keys: Tensor | int) -> Tensor:
+def hash_bits(seed: int | Tensor, *keys: Tensor | int) -> Tensor:
     """Sixty-four pseudo-random bits for each combination of keys (broadcast against each other).
 
     Args:
-        seed: a derived seed.
+        seed: a derived seed; a tensor of one number spares a transfer from its device.
         keys: int64 tensors or integers; the draw depends on their values and order alone.
 
     Returns:
@@ -65,12 +65,12 @@ def hash_bits(seed: int, *keys: Tensor | int) -> Tensor:
     return state
 
 
-def hash_uniform(seed: int, *keys: Tensor | int) -> Tensor:
+def hash_uniform(seed: int | Tensor, *keys: Tensor | int) -> Tensor:
     """Uniform float64 numbers in [0, 1), one for each combination of keys (see :func:`hash_bits`)."""
     return _logical_right_shift(hash_bits(seed, *keys), 11).to(torch.float64) * 2.0**-53
 
 
-def hash_integers(seed: int, high: Tensor | int, *keys: Tensor | int) -> Tensor:
+def hash_integers(seed: int | Tensor, high: Tensor | int, *keys: Tensor | int) -> Tensor:
     """Uniform int64 numbers in [0, high), one for each combination of keys; ``high`` broadcasts with them.
 
     The bias of the modulo is below ``high`` / 2**63.

@@ -10,7 +10,10 @@ from graphrec.models.diffkg import DiffKG
 from graphrec.models.ease import EASE
 from graphrec.models.gfcf import GFCF
 from graphrec.models.item_knn import ItemKNN
+from graphrec.models.kcan import KCAN
+from graphrec.models.kgat import KGAT
 from graphrec.models.kgcn import KGCN
+from graphrec.models.kgin import KGIN
 from graphrec.models.kgnn_ls import KGNNLS
 from graphrec.models.lightgcn import LightGCN
 from graphrec.models.ngcf import NGCF
@@ -28,7 +31,10 @@ MODELS: dict[str, type[GraphRecommender]] = {
         EASE,
         GFCF,
         ItemKNN,
+        KCAN,
+        KGAT,
         KGCN,
+        KGIN,
         KGNNLS,
         LightGCN,
         NGCF,
@@ -58,7 +64,10 @@ __all__ = [
     "BSPM",
     "EASE",
     "GFCF",
+    "KCAN",
+    "KGAT",
     "KGCN",
+    "KGIN",
     "KGNNLS",
     "MODELS",
     "NGCF",
