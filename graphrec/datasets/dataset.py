@@ -21,6 +21,7 @@ from graphrec.errors import InputError, unknown
 if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
 
+    from graphrec.datasets.knowledge import KnowledgeGraph
     from graphrec.datasets.splits import Split
 
 Policy = Literal["keep", "drop"]
@@ -308,6 +309,34 @@ class RecDataset:
         from graphrec.datasets.filters import isolated
 
         return isolated(self, policy, node_types)
+
+    # -- knowledge -----------------------------------------------------------------------------------------------------
+
+    def with_knowledge(
+        self,
+        graph: KnowledgeGraph,
+        *,
+        existing: Literal["extend", "replace"] = "extend",
+        min_share: float = 0.1,
+        unknown_items: Literal["drop", "entity"] = "drop",
+    ) -> RecDataset:
+        """The dataset with the triples of a knowledge graph; see :mod:`graphrec.datasets.knowledge_join`."""
+        from graphrec.datasets.knowledge_join import with_knowledge
+
+        return with_knowledge(self, graph, existing=existing, min_share=min_share, unknown_items=unknown_items)
+
+    def knowledge(self) -> KnowledgeGraph:
+        """The knowledge graph by names, to be looked at or written to a file."""
+        from graphrec.datasets.knowledge_join import knowledge_of
+
+        return knowledge_of(self)
+
+    def filter_knowledge(self, **cuts: Any) -> RecDataset:
+        """A part of the knowledge graph: ``keep=``, ``drop=`` relations, ``max_degree=``, ``hops=``, ``core=``; see
+        :func:`graphrec.datasets.knowledge_filters.filter_knowledge`."""
+        from graphrec.datasets.knowledge_filters import filter_knowledge
+
+        return filter_knowledge(self, **cuts)
 
     # -- naming --------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import networkx
@@ -99,3 +99,55 @@ def from_networkx(made: networkx.MultiDiGraph) -> HeteroData:
     for (kind, name), value in schema["other"].items():
         graph[kind][name] = value
     return graph
+
+
+def triples_to_networkx(
+    head: Sequence[str],
+    relation: Sequence[str],
+    tail: Sequence[str],
+    nodes: Mapping[str, Mapping[str, Any]] | None = None,
+) -> networkx.MultiDiGraph:
+    """A directed multigraph of names: an edge from each head to its tail, with the relation as its key.
+
+    Args:
+        head: (T,) names.
+        relation: (T,) names.
+        tail: (T,) names.
+        nodes: attributes of nodes; nodes that no triple has are added too.
+    """
+    made: networkx.MultiDiGraph = networkx.MultiDiGraph()
+    made.add_nodes_from((name, dict(values)) for name, values in (nodes or {}).items())
+    for start, key, end in zip(head, relation, tail, strict=True):
+        made.add_edge(start, end, key=key)
+    return made
+
+
+def triples_from_networkx(made: Any) -> tuple[list[str], list[str], list[str], dict[str, dict[str, Any]]]:
+    """Heads, relations and tails of a directed graph of one's own, and the attributes of its nodes by name.
+
+    An edge's relation is its attribute ``relation``, else its key in a multigraph.
+
+    Raises:
+        InputError: no directed graph, an edge without a relation, or two nodes that read the same.
+    """
+    if not (isinstance(made, networkx.Graph) and made.is_directed()):
+        what = "undirected" if isinstance(made, networkx.Graph) else f"a {type(made).__name__}"
+        raise InputError(
+            f"the graph is {what}. Expected a networkx MultiDiGraph (.to_directed() states each edge both ways)."
+        )
+    nodes: dict[str, dict[str, Any]] = {}
+    for node, values in made.nodes(data=True):
+        if str(node) in nodes:
+            raise InputError(f"two nodes read {str(node)!r}; name them apart.")
+        nodes[str(node)] = dict(values)
+    head, relation, tail = [], [], []
+    several: Any = made if made.is_multigraph() else networkx.MultiDiGraph(made)
+    for start, end, key, values in several.edges(keys=True, data=True):
+        # Keys that networkx gave itself are numbers, and say nothing.
+        word = values.get("relation", key if isinstance(key, str) else None)
+        if word is None:
+            raise InputError(f"edge {start!r} to {end!r} has no relation: expected it as the key, or as 'relation'.")
+        head.append(str(start))
+        relation.append(str(word))
+        tail.append(str(end))
+    return head, relation, tail, nodes
