@@ -6,6 +6,7 @@ from graphrec.errors import unknown
 from graphrec.models.base import GraphInputs, GraphRecommender
 from graphrec.models.bpr_mf import BPRMF
 from graphrec.models.bspm import BSPM
+from graphrec.models.cke import CKE
 from graphrec.models.diffkg import DiffKG
 from graphrec.models.ease import EASE
 from graphrec.models.gfcf import GFCF
@@ -27,6 +28,7 @@ MODELS: dict[str, type[GraphRecommender]] = {
     for model in (
         BPRMF,
         BSPM,
+        CKE,
         DiffKG,
         EASE,
         GFCF,
@@ -62,6 +64,7 @@ def resolve(name: str) -> type[GraphRecommender]:
 __all__ = [
     "BPRMF",
     "BSPM",
+    "CKE",
     "EASE",
     "GFCF",
     "KCAN",
