@@ -14,6 +14,8 @@ from graphrec.datasets.builder import Builder
 from graphrec.datasets.cache import cache_key, cached
 from graphrec.datasets.dataset import RecDataset
 from graphrec.datasets.download import download
+from graphrec.datasets.knowledge_source import KnowledgeSource
+from graphrec.datasets.leaks import leak_notes
 from graphrec.datasets.roles import as_mapping
 from graphrec.datasets.single_file import add_table, check_table, is_table
 from graphrec.datasets.tables import DUPLICATES, Duplicates
@@ -46,6 +48,10 @@ def load(
     min_rating: float | None = None,
     drawn_negatives: int | None = None,
     duplicates: Duplicates | None = None,
+    kg: str | os.PathLike[str] | None = None,
+    kg_columns: Mapping[str, Any] | str | None = None,
+    kg_options: Mapping[str, Any] | str | None = None,
+    kg_filter: Mapping[str, Any] | str | None = None,
     cache: bool = True,
     **options: Any,
 ) -> RecDataset:
@@ -67,6 +73,13 @@ def load(
         drawn_negatives: for click prediction, pairs labelled 0 that are drawn for each positive of a user, among items
             the user has not rated at all (:func:`graphrec.datasets.labelling.draw_negatives`).
         duplicates: of rows with the same user, item and part: ``error``, ``first``, ``last`` (the default), ``sum``.
+        kg: a file of knowledge about the items: a table of them (with ``kg_columns``) or triples
+            (:func:`graphrec.datasets.read_triples`); a path, or one below the dataset's own folder.
+        kg_columns: of a table, column to relation: ``"brand=made_by,genres=has_genre:separator=|"``, or as for
+            :func:`graphrec.datasets.kg_from_table`.
+        kg_options: of reading ``kg`` and of matching its items: ``"item=sku,link=ids.tsv,min_share=.2"``, or a mapping.
+        kg_filter: what of the knowledge graph is kept (:meth:`RecDataset.filter_knowledge`):
+            ``"drop=also_bought|also_viewed,core=2"``, or a mapping.
         cache: keep a converted copy in the user's cache, and use it as long as the files are the same.
         **options: of the format (:func:`graphrec.datasets.adapters.check_options`) or of the seeded world.
 
@@ -78,13 +91,18 @@ def load(
         raise unknown("policy for cold users and items", str(cold), ("keep", "drop"))
     if duplicates is not None and duplicates not in DUPLICATES:
         raise unknown("policy for duplicates", str(duplicates), DUPLICATES)
+    knowledge = KnowledgeSource(None if kg is None else os.fspath(kg), kg_columns, kg_options, kg_filter)
+    knowledge.check()
     text, given = _with_options(os.fspath(name_or_path), options)
     asked_split = split
+    folder: Path | None = None
     if text in WORLDS:
         data = _world(given, split, seed)
         split = None
     else:
-        data = _from_files(locate(text, root), format, columns, duplicates, cache, given)
+        located = locate(text, root)
+        folder = located.path if located.path.is_dir() else located.path.absolute().parent
+        data = _from_files(located, format, columns, duplicates, cache, given)
     if min_rating is not None:
         data = data.filter_rating(min_rating, as_label=drawn_negatives is not None)
     if drawn_negatives is not None:
@@ -95,6 +113,10 @@ def load(
         data = data.split(split, seed=seed)
     if cold == "drop":
         data = data.filter_cold("drop")
+    if knowledge:
+        data = knowledge.attach(data, folder)
+    if "test" in data.parts:
+        data = data.changed(leak_notes(data))
     asked = {
         "format": format,
         "columns": columns if columns is None or isinstance(columns, str) else dict(columns),
@@ -104,6 +126,7 @@ def load(
         "drawn_negatives": drawn_negatives,
         "cold": None if cold == "keep" else cold,
         "duplicates": duplicates,
+        **knowledge.noted(folder),
         **options,
     }
     if not (asked_split is None or isinstance(asked_split, str)):

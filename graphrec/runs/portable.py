@@ -22,7 +22,7 @@ def portable_config(config: Mapping[str, Any]) -> dict[str, Any]:
     dataset = config.get("dataset")
     if isinstance(dataset, Mapping):
         made["dataset"] = {
-            key: _name(value) if key == "source" else value for key, value in dataset.items() if key != "root"
+            key: _name(value) if key in ("source", "kg") else value for key, value in dataset.items() if key != "root"
         }
     start = config.get("init_from")
     if isinstance(start, Mapping) and "source" in start:
