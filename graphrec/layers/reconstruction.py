@@ -65,13 +65,11 @@ class Reconstruction:
         shared, mixed, constant = 1.0, own[0].new_zeros(count, hidden), 0.0
         codes = mixed
         for step in reversed(range(self.schedule.steps)):
-            projected = shared * own[0] + mixed @ self.through + constant * self.bias_through
-            square = (
-                shared**2 * own[3]
-                + ((mixed @ self.gram + 2 * shared * own[1] + 2 * constant * self.lean) * mixed).sum(1)
-                + constant**2 * self.bias_square
-                + 2 * shared * constant * own[2]
-            )
+            projected, square = shared * own[0], shared**2 * own[3]
+            if step < self.schedule.steps - 1:  # from then on predictions are part of the row
+                projected += mixed @ self.through + constant * self.bias_through
+                square += ((mixed @ self.gram + 2 * shared * own[1] + 2 * constant * self.lean) * mixed).sum(1)
+                square += constant**2 * self.bias_square + 2 * shared * constant * own[2]
             lengths = square.clamp_min(0).sqrt().clamp_min(1e-12)
             steps = torch.full((1,), step, device=rows.device)
             codes = self.denoiser.code(projected / lengths.unsqueeze(1), steps)
@@ -85,8 +83,8 @@ class Reconstruction:
         weight, bias = denoiser.output_weight, denoiser.output_bias
         if not self.noised:
             values = entries(rows, weight)
-            products = (multiply(rows, given, values) for given in (denoiser.input_weight, weight))
-            return *products, row_totals(rows, values * bias[rows.col]), row_totals(rows, values.square())
+            first, second = (multiply(rows, given, values) for given in (denoiser.input_weight, weight))
+            return first, second, row_totals(rows, values * bias[rows.col]), row_totals(rows, values.square())
         assert self.generator is not None
         kept = self.schedule.alpha_bar[self.noised - 1].to(rows.device).expand(rows.shape[0])
         block, scale = noisy_block(rows, kept.sqrt(), (1 - kept).sqrt(), 0.0, self.generator, weight.dtype)

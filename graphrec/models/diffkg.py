@@ -25,9 +25,8 @@ from graphrec.models.diffkg_presets import PRESETS
 from graphrec.models.diffkg_views import (
     Attention,
     AttentionParameters,
+    LoopedMatrix,
     item_rows,
-    looped_entries,
-    looped_matrix,
     summed_layers,
 )
 from graphrec.models.knowledge import KnowledgeRecommender
@@ -196,7 +195,12 @@ class DiffKG(KnowledgeRecommender):
         if self.prunes and pruning == "diffusion":
             nodes = self.knowledge.num_nodes
             self.denoiser = Denoiser(nodes, hidden=hidden, precision=precision, seed=seed)
-        self.matrix = looped_matrix(self.graph_inputs)
+        self.matrix = self.propagation_matrix()
+        looped = LoopedMatrix.of(self.graph_inputs)
+        self.user_loops: Tensor
+        self.item_loops: Tensor
+        self.register_buffer("user_loops", looped.users, persistent=False)
+        self.register_buffer("item_loops", looped.items, persistent=False)
         self.original = self.limited()
         # What the last rebuilding kept, and the seed that thins it: with them a training goes on where it stopped.
         self.rebuilt: Tensor
@@ -261,11 +265,14 @@ class DiffKG(KnowledgeRecommender):
             generator=generator,
             weights=[graph.weights(known) for graph in graphs],
         )
-        start = torch.cat([torch.cat([self.user_embedding, rows]) for rows in items], 1)
         weight = target_weight(edge_weight, self.graph_inputs.target)
-        values = None if weight is None else looped_entries(self.graph_inputs, weight)
-        final = summed_layers(self.matrix, start, self.num_layers, values)
-        return [Encoded(part[: self.num_users], part[self.num_users :]) for part in final.split(self.dim, 1)]
+        loops, values = (self.user_loops, self.item_loops), None
+        if weight is not None:
+            looped = LoopedMatrix.of(self.graph_inputs, weight)
+            loops, values = (looped.users, looped.items), looped.values
+        table = items[0] if len(items) == 1 else torch.cat(items, 1)
+        final = summed_layers(self.matrix, loops, self.user_embedding, table, self.num_layers, values)
+        return [Encoded(*sides) for sides in zip(*(side.split(self.dim, 1) for side in final), strict=True)]
 
     def encode(self, *, edge_weight: EdgeWeight = None) -> Encoded:
         """E* of the main view, (U, D) and (I, D), without dropout."""
@@ -355,12 +362,13 @@ class DiffKG(KnowledgeRecommender):
         graph = self.knowledge.adjacency
         if generator is None:
             generator = randomness.generator(self.seed, "rebuild", device=self.device)
+        rows = self.diffused_rows()
         pairs = strongest(
             self.denoiser,
             self.schedule,
             graph,
             self.rebuild_k,
-            rows=self.diffused_rows(),
+            rows=rows[graph.degrees()[rows] > 0],  # what others name is not in the graph, either way
             candidates=self.candidates,
             noised=self.noised_start,
             generator=generator,
@@ -402,8 +410,8 @@ class DiffKG(KnowledgeRecommender):
         return (*found, Phase("pairs", self.batches, self.pair_loss, own, adam(self.lr)))
 
     def propagation_matrix(self) -> Adjacency:
-        """The normalised matrix of interactions with self-loops, from the present inputs."""
-        return looped_matrix(self.graph_inputs)
+        """The users x items block of the normalised matrix with self-loops, from the present inputs."""
+        return self.graph_inputs.adjacency().with_values(LoopedMatrix.of(self.graph_inputs).values)
 
     def derived(self) -> Mapping[str, Derived]:
         """The typed edges, the part of them that has at most ``max_tails`` at a head, what was pruned, the matrix."""
@@ -413,6 +421,8 @@ class DiffKG(KnowledgeRecommender):
             "original": Derived(known, self.limited),
             "rebuilt": Derived(known, self.rebuilt_edges),
             "matrix": Derived((self.graph_inputs.target,), self.propagation_matrix),
+            "user_loops": Derived((self.graph_inputs.target,), lambda: LoopedMatrix.of(self.graph_inputs).users),
+            "item_loops": Derived((self.graph_inputs.target,), lambda: LoopedMatrix.of(self.graph_inputs).items),
         }
 
     def facts(self) -> Mapping[str, float | int]:

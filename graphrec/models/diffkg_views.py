@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from graphrec.graphs.adjacency import Adjacency
-from graphrec.graphs.normalise import symmetric_entries
+from graphrec.graphs.normalise import edge_degrees
 from graphrec.graphs.relational import RelationalGraph
 from graphrec.layers.dropout import dropout
 from graphrec.layers.relational import edge_softmax, row_sums
@@ -157,35 +157,63 @@ def item_rows(
     return results
 
 
-def looped_entries(inputs: GraphInputs, weight: Tensor | None = None) -> Tensor:
-    """Entries of :func:`looped_matrix` in edge-list order, (2 L + U + I,); differentiable in the weights (L,)."""
-    edges = looped_edges(inputs)
-    count = (edges.shape[1] - inputs.num_users - inputs.num_items) // 2
-    if weight is None:
-        weight = torch.ones(count, device=edges.device)
-    own = weight.new_ones(inputs.num_users + inputs.num_items)
-    size = len(own)
-    return symmetric_entries(edges, (size, size), torch.cat([weight, weight, own]))
+@dataclass(frozen=True, eq=False)
+class LoopedMatrix:
+    r""":math:`\tilde D^{-1/2} (A + I) \tilde D^{-1/2}` on users and items, as its blocks.
+
+    Attributes:
+        users: (U, 1), the loops of users, 1 / (degree + 1).
+        items: (I, 1), the loops of items.
+        values: (L,) in edge-list order, the entries between users and items.
+    """
+
+    users: Tensor
+    items: Tensor
+    values: Tensor
+
+    @classmethod
+    def of(cls, inputs: GraphInputs, weight: Tensor | None = None) -> LoopedMatrix:
+        """From the interactions, (L,) weights where given; differentiable in them."""
+        edges = inputs.graph[inputs.target].edge_index.long()
+        users, items = (degree + 1 for degree in edge_degrees(edges, (inputs.num_users, inputs.num_items), weight))
+        values = users.rsqrt()[edges[0]] * items.rsqrt()[edges[1]]
+        values = values if weight is None else values * weight
+        return cls((1 / users).unsqueeze(1), (1 / items).unsqueeze(1), values)
 
 
-def looped_edges(inputs: GraphInputs) -> Tensor:
-    """Interactions both ways and a loop at each node, users before items, (2, 2 L + U + I)."""
-    edges = inputs.graph[inputs.target].edge_index.long()
-    there = torch.stack([edges[0], edges[1] + inputs.num_users])
-    loops = torch.arange(inputs.num_users + inputs.num_items, device=edges.device).expand(2, -1)
-    return torch.cat([there, there.flip(0), loops], 1)
+def summed_layers(
+    matrix: Adjacency,
+    loops: tuple[Tensor, Tensor],
+    users: Tensor,
+    items: Tensor,
+    num_layers: int,
+    values: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    r""":math:`\sum_{k=0}^{K} \hat A^k [U; X_v]` for V views X_v that share their users, by Horner's rule.
 
+    The views lie side by side, so that each product with the matrix serves all of them; what reaches items from the
+    shared users is computed once.
 
-def looped_matrix(inputs: GraphInputs) -> Adjacency:
-    r""":math:`\tilde D^{-1/2} (A + I) \tilde D^{-1/2}` on users and items, (U + I, U + I), symmetric."""
-    size = inputs.num_users + inputs.num_items
-    matrix = Adjacency.from_edges(looped_edges(inputs), (size, size), symmetric=True)
-    return matrix.with_values(looped_entries(inputs))
+    Args:
+        matrix: (U, I), the entries between users and items.
+        loops: (U, 1) and (I, 1).
+        users: (U, D).
+        items: (I, V D).
+        num_layers: K.
+        values: (L,) in edge-list order in place of the matrix's own.
 
-
-def summed_layers(matrix: Adjacency, x: Tensor, num_layers: int, values: Tensor | None = None) -> Tensor:
-    r""":math:`\sum_{k=0}^{K} \hat A^k x`, by Horner's rule; x (U + I, D)."""
-    total = x
-    for _ in range(num_layers):
-        total = x + spmm(matrix, total, values)
-    return total
+    Returns:
+        (U, V D) and (I, V D).
+    """
+    views = items.shape[1] // users.shape[1]
+    wide = users.repeat(1, views)
+    final = wide, items
+    for layer in range(num_layers):
+        sent = users if layer == 0 else final[0]
+        to_items = spmm(matrix.transposed, sent, values)
+        to_users = spmm(matrix, final[1], values)
+        final = (
+            torch.addcmul(wide, loops[0], final[0]) + to_users,
+            torch.addcmul(items, loops[1], final[1]) + (to_items.repeat(1, views) if layer == 0 else to_items),
+        )
+    return final

@@ -147,15 +147,15 @@ def test_the_loss_is_that_of_a_dense_loop(hidden: int, train: bool) -> None:
         predicted = theta(denoiser, z, step, kept[row] if train else None)
         before = float(schedule.alpha_bar[step - 1])
         weight = 1.0 if step == 0 else before / (1 - before) - left / (1 - left)
-        elbo.append(weight * sum((clean[row, j] - predicted[j]) ** 2 for j in range(13)) / 13)
-        made = [sum(predicted[2 + s] * guide[s, d] for s in range(6)) for d in range(3)]
-        guided.append(sum((made[d] - targets[row, d]) ** 2 for d in range(3)) / 3)
+        elbo.append(weight * torch.stack([(clean[row, j] - predicted[j]) ** 2 for j in range(13)]).mean())
+        made = [sum(float(guide[s, d]) * predicted[2 + s] for s in range(6)) for d in range(3)]
+        guided.append(torch.stack([(made[d] - targets[row, d]) ** 2 for d in range(3)]).mean())
     expected = torch.stack(elbo), torch.stack(guided)
     torch.testing.assert_close(found.elbo, expected[0], rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(found.guide, expected[1], rtol=1e-8, atol=1e-10)
     slow = torch.autograd.grad(((0.7 * expected[0] + 0.3 * expected[1]) * weights).sum(), inputs)
     for name, one, other in zip(dict(denoiser.named_parameters()), gradients, slow, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9, msg=name)
 
 
 def test_values_of_a_relation_are_what_is_predicted() -> None:
@@ -222,8 +222,8 @@ def test_strongest_columns(k: int, candidates: str, monkeypatch: pytest.MonkeyPa
             rows,
             k,
             rows=asked,
-            candidates=candidates,
-            block=block,  # type: ignore[arg-type]
+            candidates=candidates,  # type: ignore[arg-type]
+            block=block,
         )
         wanted = expected if asked is None else {pair for pair in expected if pair[0] in picked.tolist()}
         assert sorted(zip(heads.tolist(), tails.tolist(), strict=True)) == sorted(wanted)
@@ -243,7 +243,7 @@ def test_pairs_are_looked_up_among_stored_entries() -> None:
 def test_half_precision_is_near_and_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(denoiser_module, "CHUNK", 5)
     rows, schedule = relation(40, 30), variance_schedule()
-    wide, half = (Denoiser(30, hidden=16, precision=name, seed=1) for name in ("float32", "bfloat16"))  # type: ignore[arg-type]
+    wide, half = (Denoiser(30, hidden=16, precision=name, seed=1) for name in ("float32", "bfloat16"))
     results = []
     for model in (wide, half):
         guidance = Guidance(torch.eye(30)[:, :4], torch.ones(40, 4))
