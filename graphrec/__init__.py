@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from graphrec import datasets, evaluation, graphs, layers, models, runs, serving, training
+    from graphrec import datasets, evaluation, graphs, influence, layers, models, runs, serving, training
     from graphrec.evaluation import compare, evaluate
     from graphrec.runs import Run
     from graphrec.serving import Recommender
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ("datasets", "evaluation", "graphs", "layers", "models", "runs", "serving", "training")
+_MODULES = ("datasets", "evaluation", "graphs", "influence", "layers", "models", "runs", "serving", "training")
 _NAMES = {
     "Recommender": "graphrec.serving",
     "Run": "graphrec.runs",
@@ -35,6 +35,7 @@ __all__ = [
     "evaluation",
     "fit",
     "graphs",
+    "influence",
     "layers",
     "models",
     "runs",

@@ -1,0 +1,359 @@
+"""Why an item was recommended: the paths that lead to it in the knowledge graph, and what the score loses without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from graphrec.datasets.dataset import RecDataset
+from graphrec.errors import InputError
+from graphrec.graphs.adjacency import EdgeType
+from graphrec.graphs.relational import RelationalGraph, relational_graph
+from graphrec.influence.paths import paths_between
+from graphrec.models.base import GraphRecommender
+from graphrec.models.deletion import without_edges
+from graphrec.runs.run import as_model
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of a path: its type, raw id, and name where it has one."""
+
+    node_type: str
+    id: Any
+    name: str | None
+
+    def __str__(self) -> str:
+        return self.name or f"{self.node_type} {self.id}"
+
+
+@dataclass(frozen=True)
+class Path:
+    """One path from the user to the item.
+
+    Attributes:
+        nodes: from the user to the item.
+        relations: what joins each node to the next; its name, and whether it is read backwards.
+        edges: type and edge id of each.
+        strength: see :func:`graphrec.influence.paths.paths_between`.
+        drop: what the score loses when the path's triples are taken out of the graph; None where it was not asked.
+    """
+
+    nodes: tuple[Node, ...]
+    relations: tuple[tuple[str, bool], ...]
+    edges: tuple[tuple[EdgeType, int], ...]
+    strength: float
+    drop: float | None
+
+    def __str__(self) -> str:
+        parts = [str(self.nodes[0])]
+        for (name, inverse), node in zip(self.relations, self.nodes[1:], strict=True):
+            parts.append(f"←{name}– {node}" if inverse else f"–{name}→ {node}")
+        return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a user is shown an item.
+
+    Attributes:
+        user: the user.
+        item: the item.
+        score: the model's.
+        rank: the item's place in the user's list of items without a training edge, from 1.
+        strength_by: ``attention``: the model's own; ``degree``: the model has none, and every node listens to all its
+            neighbours alike.
+        paths: strongest first.
+        controls: what the score loses when as many other triples of the same relations and of the most alike degrees
+            are taken out, one number for each draw.
+        tables: what the model says of itself (intents, relation weights), by title.
+    """
+
+    user: Node
+    item: Node
+    score: float
+    rank: int
+    strength_by: str
+    paths: tuple[Path, ...]
+    controls: tuple[float, ...] = ()
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+    def frame(self) -> pd.DataFrame:
+        """A row for each path: rank, path, strength, drop."""
+        rows = [(n, str(path), path.strength, path.drop) for n, path in enumerate(self.paths, 1)]
+        return pd.DataFrame(rows, columns=["rank", "path", "strength", "drop"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "user": _plain(self.user.id),
+            "item": _plain(self.item.id),
+            "item_name": self.item.name,
+            "score": self.score,
+            "rank": self.rank,
+            "strength_by": self.strength_by,
+            "paths": [
+                {
+                    "rank": n,
+                    "path": str(path),
+                    "nodes": [{"type": x.node_type, "id": _plain(x.id), "name": x.name} for x in path.nodes],
+                    "relations": [{"name": name, "inverse": inverse} for name, inverse in path.relations],
+                    "edges": [{"type": "__".join(kind), "edge_id": number} for kind, number in path.edges],
+                    "strength": path.strength,
+                    "drop": path.drop,
+                }
+                for n, path in enumerate(self.paths, 1)
+            ],
+            "controls": list(self.controls),
+            "tables": {title: table.to_dict("records") for title, table in self.tables.items()},
+        }
+
+
+def explain(
+    model: Any,
+    data: RecDataset | None = None,
+    *,
+    user: Any,
+    item: Any,
+    k: int = 10,
+    max_length: int = 3,
+    controls: int = 5,
+    seed: int = 0,
+) -> Explanation:
+    """The strongest paths from a user through their training items and the knowledge graph to an item.
+
+    Strengths come from the model's attention over typed edges where it has one (``relational_attention()``), else from
+    degrees. Whether a path matters is measured: its triples are taken out of the graph, what is derived from edges is
+    made anew, and the pair is scored again; beside it stands the same for control triples.
+
+    Args:
+        model: a model that reads triples, a run, a recommender, or the path of a run.
+        data: the dataset; None: the run's own, loaded again.
+        user: raw id.
+        item: raw id.
+        k: how many paths; each is measured by scoring again.
+        max_length: edges of a path, the user's interaction included, 2 to 4.
+        controls: how many times other triples are taken out instead of those of the strongest path; 0 for none.
+        seed: of the choice of control triples.
+
+    Raises:
+        InputError: an unknown id, a model that reads no triples, or no dataset.
+    """
+    opened, run = as_model(model)
+    if data is None:
+        if run is None:
+            raise InputError("explain needs the dataset: pass data= (only a run knows where its own is).")
+        data = run.dataset()
+    explainer = Explainer(opened, data)
+    return explainer.explain(
+        explainer.code("user", user),
+        explainer.code("item", item),
+        k=k,
+        max_length=max_length,
+        controls=controls,
+        seed=seed,
+    )
+
+
+class Explainer:
+    """A model and its dataset, ready to explain many pairs.
+
+    Args:
+        model: a trained model that reads triples.
+        data: the dataset it was trained on.
+
+    Attributes:
+        graph: users, items and entities with every edge in both directions.
+        shares: (E,) how much the head of each edge listens to its tail.
+        strength_by: where the shares come from.
+    """
+
+    def __init__(self, model: GraphRecommender, data: RecDataset) -> None:
+        if getattr(model, "knowledge", None) is None:
+            raise InputError(
+                f"{type(model).__name__} reads no knowledge graph, so that no path of one explains it; train a model "
+                "that does, such as KGAT."
+            )
+        self.data = data
+        # As deletion leaves it: attention of this moment, not of the start of the last epoch.
+        self.model = without_edges(model, {})
+        inputs = self.model.graph_inputs
+        self.graph = relational_graph(inputs.graph, inputs.target, "kgat")
+        self.shares, self.strength_by = _shares(self.model, self.graph)
+
+    def code(self, node_type: str, raw: Any) -> int:
+        """The number of a raw id.
+
+        Raises:
+            InputError: the dataset does not know it.
+        """
+        vocabulary = self.data.vocabularies[node_type]
+        wanted: Any = raw
+        if isinstance(raw, str) and vocabulary.raw.dtype.kind in "iu" and raw.lstrip("-").isdigit():
+            wanted = int(raw)
+        found = int(np.asarray(vocabulary.encode(np.array([wanted]), unknown="mark"))[0])
+        if found < 0:
+            raise InputError(f"{node_type} {raw!r} is not in dataset {self.data.name!r}.")
+        return found
+
+    def explain(
+        self, user: int, item: int, *, k: int = 10, max_length: int = 3, controls: int = 5, seed: int = 0
+    ) -> Explanation:
+        """As :func:`explain`, for numbers of a user and an item."""
+        graph = self.graph
+        start, end = graph.nodes("user").start + user, graph.nodes("item").start + item
+        knowledge = torch.tensor([relation.edge_type != self.model.graph_inputs.target for relation in graph.relations])
+        inner = knowledge[graph.relation]
+        found = paths_between(graph, self.shares, start, end, inner=inner, limit=k, max_length=max_length)
+        score = self.score(user, item)
+        paths = []
+        for edges, nodes, strength in zip(found.edges, found.nodes, found.strength.tolist(), strict=True):
+            edges = edges[edges >= 0]
+            drop = score - self.score(user, item, edges[inner[edges]])
+            paths.append(self._path(edges, nodes[nodes >= 0], strength, drop))
+        taken: list[float] = []
+        if len(found) and controls:
+            top = found.edges[0]
+            top = top[(top >= 0)]
+            for other in self.control_edges(top[inner[top]], start, end, controls, seed):
+                taken.append(score - self.score(user, item, other))
+        return Explanation(
+            self._node(start),
+            self._node(end),
+            score,
+            self.rank(user, item),
+            self.strength_by,
+            tuple(paths),
+            tuple(taken),
+            self._tables(user),
+        )
+
+    def score(self, user: int, item: int, removed: Tensor | None = None) -> float:
+        """The score of a pair, on the graph without some edges (positions in :attr:`graph`)."""
+        model = self.model
+        if removed is not None:
+            gone: dict[EdgeType, Tensor] = {}
+            for number, kind in enumerate(self.graph.edge_types):
+                ids = self.graph.edge_id[removed[self.graph.edge_type[removed] == number]].unique()
+                if len(ids):
+                    gone[kind] = ids
+            model = without_edges(model, gone)
+        with torch.no_grad():
+            return float(model.score(torch.tensor([user]), torch.tensor([item]))[0, 0])
+
+    def rank(self, user: int, item: int) -> int:
+        """The item's place among the items that the user has no training edge to, from 1; the best on a tie."""
+        with torch.no_grad():
+            scores = self.model.score(torch.tensor([user]))[0].clone()
+        own = scores[item].clone()
+        pairs = self.data.pairs("train")
+        scores[torch.as_tensor(pairs.items[pairs.indptr[user] : pairs.indptr[user + 1]].copy())] = -torch.inf
+        return int((scores > own).sum()) + 1
+
+    def control_edges(self, edges: Tensor, start: int, end: int, draws: int, seed: int) -> Iterator[Tensor]:
+        """Other triples to compare with: for each edge one of the same relation whose ends are alike in degree.
+
+        Of the twenty edges of the relation nearest in degree (of both ends, on a logarithmic scale), none of them at
+        the user's own items or at the item, one is drawn.
+
+        Args:
+            edges: positions of triples.
+            start: the user's node.
+            end: the item's.
+            draws: how many sets.
+            seed: of the draws.
+        """
+        graph = self.graph
+        degree = graph.adjacency.degrees(0).double().log1p()
+        heads, tails = graph.heads(), graph.tails()
+        near = torch.zeros(graph.num_nodes, dtype=torch.bool)
+        near[end] = True
+        near[tails[heads == start]] = True
+        stream = np.random.default_rng(seed)
+        pools = []
+        for edge in edges.tolist():
+            same = torch.nonzero((graph.relation == graph.relation[edge]) & ~near[heads] & ~near[tails])[:, 0]
+            if len(same) == 0:
+                return
+            apart = (degree[heads[same]] - degree[heads[edge]]).abs() + (
+                degree[tails[same]] - degree[tails[edge]]
+            ).abs()
+            pools.append(same[torch.argsort(apart, stable=True)[:20]].numpy())
+        for _ in range(draws if pools else 0):
+            yield torch.as_tensor(np.array([stream.choice(pool) for pool in pools]))
+
+    def _path(self, edges: Tensor, nodes: Tensor, strength: float, drop: float) -> Path:
+        graph = self.graph
+        kinds = [graph.edge_types[number] for number in graph.edge_type[edges].tolist()]
+        return Path(
+            tuple(self._node(node) for node in nodes.tolist()),
+            tuple(self._relation(number) for number in graph.relation[edges].tolist()),
+            tuple(zip(kinds, graph.edge_id[edges].tolist(), strict=True)),
+            strength,
+            drop,
+        )
+
+    def _node(self, number: int) -> Node:
+        for node_type in self.graph.order:
+            span = self.graph.nodes(node_type)
+            if span.start <= number < span.stop:
+                code = number - span.start
+                names = self.data.names.get(node_type)
+                raw = self.data.vocabularies[node_type].raw[code]
+                return Node(node_type, raw, None if names is None else names[code])
+        raise InputError(f"node {number} is beyond the graph's {self.graph.num_nodes}.")
+
+    def _relation(self, number: int) -> tuple[str, bool]:
+        relation = self.graph.relations[number]
+        return relation_name(self.data, relation.code, relation.edge_type), relation.inverse
+
+    def _tables(self, user: int) -> dict[str, pd.DataFrame]:
+        offered = getattr(self.model, "explanation_tables", None)
+        own = getattr(self.model, "knowledge", None)
+        if offered is None or not isinstance(own, RelationalGraph):
+            return {}
+        names = []
+        for relation in own.relations:
+            name = relation_name(self.data, relation.code, relation.edge_type)
+            names.append(f"{name} (inverse)" if relation.inverse else name)
+        return dict(offered(user, names))
+
+
+def relation_name(data: RecDataset, code: int, edge_type: EdgeType | None) -> str:
+    """What a relation is called: its name, else its raw id, else the middle word of its edge type."""
+    if code < 0:
+        assert edge_type is not None
+        return edge_type[1]
+    names = data.names.get("relation")
+    return str(data.relations.raw[code]) if names is None or names[code] is None else str(names[code])
+
+
+def _shares(model: GraphRecommender, graph: RelationalGraph) -> tuple[Tensor, str]:
+    """(E,) by degree, the model's attention in its place where it has one; and which of the two it is."""
+    shares = 1.0 / graph.adjacency.degrees(0).double()[graph.heads()]
+    offered = getattr(model, "relational_attention", None)
+    if offered is None:
+        return shares, "degree"
+    with torch.no_grad():
+        own, attention = offered()
+    largest = max(*own.lengths, *graph.lengths) + 1
+
+    def keys(made: RelationalGraph) -> Tensor:
+        kinds = torch.tensor([graph.edge_types.index(kind) for kind in made.edge_types])
+        return (kinds[made.edge_type] * largest + made.position) * 2 + made.inverse
+
+    ordered, order = keys(graph).sort()
+    place = torch.searchsorted(ordered, keys(own)).clamp_max(len(ordered) - 1)
+    there = ordered[place] == keys(own)
+    shares[order[place[there]]] = attention.double()[there]
+    return shares, "attention"
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

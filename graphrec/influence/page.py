@@ -1,0 +1,133 @@
+"""An explanation as one HTML page: a picture of its paths, a table, and what the model says of itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+import networkx
+import numpy as np
+
+from graphrec.influence.explain import Explanation
+from graphrec.reports.svg import number
+
+_WIDTH, _ROW, _TOP = 760, 44, 26
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_STYLE = """
+.ego { width: 100%; height: auto; }
+.ego line { stroke: currentColor; stroke-opacity: .45; }
+.ego text { fill: currentColor; font-size: 12px; }
+.ego .relation { font-size: 10px; fill-opacity: .7; }
+.ego circle { fill: var(--s0); }
+.ego .item circle { fill: var(--s1); }
+.ego .entity circle { fill: var(--s2); }
+"""
+
+
+def ego_graph(explanation: Explanation) -> networkx.MultiDiGraph[Any]:
+    """The nodes and relations of the explanation's paths; each edge has the strength of its strongest path."""
+    graph: networkx.MultiDiGraph[Any] = networkx.MultiDiGraph()
+    for path in explanation.paths:
+        for place, (node, after) in enumerate(zip(path.nodes, path.nodes[1:], strict=False)):
+            for end, layer in ((node, place), (after, place + 1)):
+                key = end.node_type, end.id
+                last = end == explanation.item
+                known = graph.nodes[key]["layer"] if key in graph else 0
+                graph.add_node(key, node=end, layer=max(known, layer), last=last)
+            name, inverse = path.relations[place]
+            ends = ((node.node_type, node.id), (after.node_type, after.id))
+            if not graph.has_edge(*ends, key=name):
+                graph.add_edge(*ends, key=name, inverse=inverse, strength=path.strength)
+    if graph:
+        deepest = max(int(values["layer"]) for _, values in graph.nodes(data=True))
+        for _, values in graph.nodes(data=True):
+            if values["last"]:
+                values["layer"] = deepest
+    return graph
+
+
+def picture(explanation: Explanation) -> str:
+    """The ego graph as SVG: the user on the left, the item on the right (networkx's multipartite layout)."""
+    graph = ego_graph(explanation)
+    if not graph:
+        return ""
+    layout = networkx.multipartite_layout(graph, subset_key="layer")
+    places = np.array([layout[key] for key in graph])
+    height = 2 * _TOP + _ROW * max(_rows(graph), 2)
+    low, span = places.min(0), np.maximum(places.max(0) - places.min(0), 1e-9)
+    scaled = (places - low) / span
+    scaled[:, 1] = np.where(np.ptp(places[:, 1]) < 1e-9, 0.5, scaled[:, 1])
+    at = {
+        key: (90 + x * (_WIDTH - 180), _TOP + y * (height - 2 * _TOP))
+        for key, (x, y) in zip(graph, scaled.tolist(), strict=True)
+    }
+    strongest = max(float(values["strength"]) for _, _, values in graph.edges(data=True)) or 1.0
+    parts = []
+    for source, target, name, values in graph.edges(keys=True, data=True):
+        (x1, y1), (x2, y2) = at[source], at[target]
+        width = 1 + 3 * values["strength"] / strongest
+        label = f"← {name}" if values["inverse"] else f"{name} →"
+        parts.append(f'<line x1="{x1:.0f}" y1="{y1:.0f}" x2="{x2:.0f}" y2="{y2:.0f}" stroke-width="{width:.1f}"/>')
+        parts.append(
+            f'<text class="relation" text-anchor="middle" x="{(x1 + x2) / 2:.0f}" y="{(y1 + y2) / 2 - 4:.0f}">'
+            f"{escape(_short(label, 26))}</text>"
+        )
+    for key, values in graph.nodes(data=True):
+        node, (x, y) = values["node"], at[key]
+        parts.append(
+            f'<g class="{escape(node.node_type)}"><title>{escape(str(node))}</title>'
+            f'<circle cx="{x:.0f}" cy="{y:.0f}" r="7"/>'
+            f'<text text-anchor="middle" x="{x:.0f}" y="{y + 20:.0f}">{escape(_short(str(node), 24))}</text></g>'
+        )
+    title = f"Paths from {explanation.user} to {explanation.item}"
+    box = f'viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(title)}"'
+    return f'<svg class="ego" {box}>{"".join(parts)}</svg>'
+
+
+def page(explanation: Explanation) -> str:
+    """The whole page: one file, nothing from outside."""
+    style = (files("graphrec.reports") / "style.css").read_text(encoding="utf-8") + _STYLE
+    title = f"Why {explanation.item} for {explanation.user}"
+    rows = "".join(
+        f"<tr><td>{n}</td><td>{escape(str(path))}</td><td>{number(path.strength)}</td>"
+        f"<td>{'' if path.drop is None else number(path.drop)}</td></tr>"
+        for n, path in enumerate(explanation.paths, 1)
+    )
+    tables = "".join(
+        f"<section><h2>{escape(name)}</h2>{table.to_html(index=False, border=0, float_format=number)}</section>"
+        for name, table in explanation.tables.items()
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        f"<header><h1>{escape(title)}</h1><p>Score {number(explanation.score)}, place {explanation.rank} of the list."
+        f"</p></header>\n<main>\n<section><h2>Paths</h2>{picture(explanation) or '<p>No path was found.</p>'}"
+        f"<table><thead><tr><th></th><th>path</th><th>strength</th><th>score lost without its triples</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table><p>{escape(control_sentence(explanation))}</p></section>{tables}\n"
+        "</main>\n</body>\n</html>\n"
+    )
+
+
+def control_sentence(explanation: Explanation) -> str:
+    """What the strongest path's drop is to be compared with."""
+    if not explanation.controls or not explanation.paths:
+        return "No control triples were found to compare with."
+    mean = float(np.mean(explanation.controls))
+    return (
+        f"Taking out other triples of the same relations and of similar degree instead of the strongest path's costs "
+        f"{mean:.4g} on average ({len(explanation.controls)} draws)."
+    )
+
+
+def _rows(graph: networkx.MultiDiGraph[Any]) -> int:
+    """Nodes in the fullest layer."""
+    return max(Counter(values["layer"] for _, values in graph.nodes(data=True)).values())
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

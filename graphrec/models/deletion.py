@@ -1,0 +1,70 @@
+"""A trained model on fewer edges: the same parameters, everything made from edges made anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from graphrec.errors import InputError
+from graphrec.graphs.adjacency import EdgeType
+from graphrec.models.base import GraphInputs, GraphRecommender
+
+
+def without_edges(model: GraphRecommender, removed: Mapping[EdgeType, Tensor]) -> GraphRecommender:
+    """A model with the parameters of ``model`` on the graph without some edges.
+
+    Degrees, attention, neighbour lists and all else that the model lists in ``derived()`` are made from the edges that
+    are left; a closed form is solved again. Parameters stay as they were trained: what the edges taught the model is
+    still in them.
+
+    Args:
+        model: a trained model; not changed.
+        removed: edge ids (M,) int64 by edge type. An empty mapping gives a model that differs from ``model`` only in
+            that everything derived is of this moment.
+
+    Raises:
+        InputError: an edge type or an edge id that the model's graph does not have.
+    """
+    made = type(model).unfilled(inputs_without(model.graph_inputs, removed), model.hparams)
+    made.load_state_dict(
+        {name: tensor for name, tensor in model.state_dict().items() if _fits(made, name, tensor)}, strict=False
+    )
+    made = made.to(model.device)
+    if not made.phases():
+        made.solve()
+        return made.eval()
+    made.eval()
+    with torch.no_grad():
+        for name, derived in made.derived().items():
+            fresh = derived.rebuild()
+            if fresh is not None and fresh is not getattr(made, name):
+                setattr(made, name, fresh)
+    return made
+
+
+def inputs_without(inputs: GraphInputs, removed: Mapping[EdgeType, Tensor]) -> GraphInputs:
+    """Inputs without some edges, given by edge id; see :func:`without_edges`."""
+    graph = inputs.graph.clone()
+    for edge_type, ids in removed.items():
+        if edge_type not in graph.edge_types:
+            raise InputError(f"the model's graph has no edges of type {'__'.join(edge_type)}.")
+        store = graph[edge_type]
+        gone = torch.isin(store.edge_id, ids.to(store.edge_id))
+        strange = ids.to(store.edge_id)[~torch.isin(ids.to(store.edge_id), store.edge_id)]
+        if len(strange):
+            raise InputError(f"{'__'.join(edge_type)} has no edge {int(strange[0])} in the model's graph.")
+        count = store.edge_index.shape[1]
+        for name, value in list(store.items()):
+            if isinstance(value, Tensor) and value.dim() and value.shape[-1 if name == "edge_index" else 0] == count:
+                store[name] = value[:, ~gone] if name == "edge_index" else value[~gone]
+    return replace(inputs, graph=graph)
+
+
+def _fits(model: GraphRecommender, name: str, tensor: Tensor) -> bool:
+    """Parameters always (a wrong shape is an error then); buffers where they have kept their shape."""
+    if name in dict(model.named_parameters()):
+        return True
+    return any(known == name and buffer.shape == tensor.shape for known, buffer in model.named_buffers())
