@@ -19,6 +19,7 @@ from graphrec.models.kgnn_ls import KGNNLS
 from graphrec.models.lightgcn import LightGCN
 from graphrec.models.ngcf import NGCF
 from graphrec.models.popularity import Popularity
+from graphrec.models.ripplenet import RippleNet
 from graphrec.models.rp3beta import RP3beta
 from graphrec.models.sgl import SGL
 from graphrec.models.user_knn import UserKNN
@@ -42,6 +43,7 @@ MODELS: dict[str, type[GraphRecommender]] = {
         NGCF,
         Popularity,
         RP3beta,
+        RippleNet,
         SGL,
         UserKNN,
     )
@@ -82,6 +84,7 @@ __all__ = [
     "LightGCN",
     "Popularity",
     "RP3beta",
+    "RippleNet",
     "UserKNN",
     "resolve",
 ]
