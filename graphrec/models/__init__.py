@@ -6,6 +6,7 @@ from graphrec.errors import unknown
 from graphrec.models.base import GraphInputs, GraphRecommender
 from graphrec.models.bpr_mf import BPRMF
 from graphrec.models.bspm import BSPM
+from graphrec.models.cfkg import CFKG
 from graphrec.models.cke import CKE
 from graphrec.models.diffkg import DiffKG
 from graphrec.models.ease import EASE
@@ -29,6 +30,7 @@ MODELS: dict[str, type[GraphRecommender]] = {
     for model in (
         BPRMF,
         BSPM,
+        CFKG,
         CKE,
         DiffKG,
         EASE,
@@ -66,6 +68,7 @@ def resolve(name: str) -> type[GraphRecommender]:
 __all__ = [
     "BPRMF",
     "BSPM",
+    "CFKG",
     "CKE",
     "EASE",
     "GFCF",
