@@ -42,7 +42,17 @@ def add_dataset_arguments(shape: Parser) -> None:
         "--min-rating", type=float | None, default=None, help="keep interactions rated at least this; none: all"
     )
     group.add_argument(
-        "--split-seed", type=int | None, default=None, help="seed of a random split, or of the seeded world"
+        "--drawn-negatives",
+        type=int | None,
+        default=None,
+        help="for click prediction, pairs labelled 0 drawn for each positive of a user among what the user has not "
+        "rated; none: the data's own labels",
+    )
+    group.add_argument(
+        "--split-seed",
+        type=int | None,
+        default=None,
+        help="seed of a random split and of drawn negatives, or of the seeded world",
     )
     group.add_argument(
         "--cold",
@@ -56,6 +66,16 @@ def add_dataset_arguments(shape: Parser) -> None:
         default=None,
         help="rows with the same user, item and part: refuse, keep one, or add up; none: the last, counted",
     )
+    for name, text in (
+        (
+            "--kg",
+            "table of the items (with --kg-columns), or file of triples: tsv, nt, parquet; none: the dataset's own",
+        ),
+        ("--kg-columns", "relations of a table's columns, as in brand=made_by,genres=has_genre:separator=|"),
+        ("--kg-options", "how --kg is read and matched, as in item=sku,name=title,link=ids.tsv,min_share=.2"),
+        ("--kg-filter", "what of the knowledge graph is kept, as in drop=also_bought|also_viewed,core=2,hops=1"),
+    ):
+        group.add_argument(name, type=str | None, default=None, help=text)
 
 
 def load_dataset(options: Any) -> RecDataset:
@@ -75,7 +95,12 @@ def _how(options: Any) -> dict[str, Any]:
         "split": options.split,
         "seed": options.split_seed,
         "min_rating": options.min_rating,
+        "drawn_negatives": options.drawn_negatives,
         "cold": options.cold if options.cold != "keep" else None,
         "duplicates": options.duplicates,
+        "kg": options.kg,
+        "kg_columns": options.kg_columns,
+        "kg_options": options.kg_options,
+        "kg_filter": options.kg_filter,
     }
     return {name: value for name, value in given.items() if value is not None}

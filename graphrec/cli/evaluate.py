@@ -1,9 +1,9 @@
-"""``graphrec evaluate``: rank all items for the users of a run's dataset and measure."""
+"""``graphrec evaluate``: a run measured again: all items ranked, or labelled pairs told apart."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from graphrec.cli.arguments import Parser
 from graphrec.cli.output import metrics_table, print_json
@@ -15,12 +15,19 @@ def parser() -> Parser:
     shape = Parser(
         "evaluate",
         "RUN [--split test] [--ks 10 20] [--metrics NAME …] [options]",
-        "Rank all items for every user of one part of the run's dataset, and measure. The dataset is loaded as it was "
-        "for the training, and refused when it has changed since.",
+        "Measure a run on one part of its dataset: rank all items for every user, or, for click prediction, tell "
+        "labelled pairs apart. The dataset is loaded as it was for the training, and refused when it has changed "
+        "since.",
         lists=("--ks", "--metrics"),
     )
     shape.add_argument("run", help="a run folder")
     shape.add_argument("--split", type=str, default="test", help="the part whose interactions are to be found")
+    shape.add_argument(
+        "--task",
+        type=Literal["run", "rank", "ctr"],
+        default="run",
+        help="rank all items, tell labelled pairs apart (ctr), or what the run was trained for",
+    )
     shape.add_argument("--ks", type=tuple[int, ...], default=(10, 20), help="lengths of the lists")
     shape.add_argument(
         "--metrics", type=list[str] | None, default=None, help="which metrics, as in recall ndcg; none: all common ones"
@@ -35,7 +42,8 @@ def parser() -> Parser:
         "--cold",
         type=Literal["keep", "drop"],
         default="keep",
-        help="truth of users and items without training interactions: keep or drop it (counted)",
+        help="truth of users and items without training interactions: keep or drop it (counted); for ctr pairs of "
+        "users without",
     )
     shape.add_argument(
         "--candidates",
@@ -49,6 +57,25 @@ def parser() -> Parser:
         default=None,
         help="rank among so many drawn items instead of all, as old papers did; not to be compared with others",
     )
+    shape.add_argument(
+        "--auc-batch-size",
+        type=int | None,
+        default=None,
+        help="ctr: pairs in a minibatch of auc_batch; none: as in the run's own test",
+    )
+    shape.add_argument(
+        "--auc-batch-last",
+        type=Literal["run", "keep", "drop"],
+        default="run",
+        help="ctr: keep or drop an incomplete last minibatch of auc_batch, or as in the run's own test",
+    )
+    shape.add_argument(
+        "--scaling",
+        type=Literal["run", "none", "platt"],
+        default="run",
+        help="ctr: probabilities as they are, scaled on the valid part (Platt), or as in the run's own test",
+    )
+    shape.add_argument("--bins", type=int, default=15, help="ctr: bins of the calibration")
     shape.add_argument("--device", type=str | None, default=None, help="where to score: cpu, cuda …; none: cpu")
     shape.add_argument("--json", action="store_true", help="print JSON")
     add_data_arguments(shape)
@@ -65,19 +92,37 @@ def run(arguments: Sequence[str]) -> int:
 
     resolve(options.metrics)
     opened = Run.open(folder)
-    mask = options.mask if options.mask != "run" else opened.config["fit"].get("mask", "train")
-    evaluation = evaluate(
-        opened,
-        run_data(opened, options),
-        split=options.split,
-        ks=options.ks,
-        metrics=options.metrics,
-        mask=mask,
-        cold=options.cold,
-        candidates=options.candidates,
-        sampled_negatives=options.sampled_negatives,
-        device=options.device,
-    )
-    found = evaluation.to_dict()
+    data = run_data(opened, options)
+    trained: dict[str, Any] = opened.config["fit"]
+    found: dict[str, Any]
+    if (trained.get("task", "rank") if options.task == "run" else options.task) == "ctr":
+        split, last = options.split, options.auc_batch_last
+        scaling = trained.get("scaling", "none") if options.scaling == "run" else options.scaling
+        found = evaluate(
+            opened,
+            data,
+            task="ctr",
+            split=split,
+            auc_batch_size=options.auc_batch_size or trained.get("auc_batch_size", 1024),
+            auc_batch_last=trained.get("auc_batch_last", "keep") if last == "run" else last,
+            # What is fitted on the valid part says nothing about that part.
+            scaling="none" if split == "valid" and options.scaling == "run" else scaling,
+            bins=options.bins,
+            cold=options.cold,
+            device=options.device,
+        ).to_dict()
+    else:
+        found = evaluate(
+            opened,
+            data,
+            split=options.split,
+            ks=options.ks,
+            metrics=options.metrics,
+            mask=options.mask if options.mask != "run" else trained.get("mask", "train"),
+            cold=options.cold,
+            candidates=options.candidates,
+            sampled_negatives=options.sampled_negatives,
+            device=options.device,
+        ).to_dict()
     print_json(found) if options.json else print(metrics_table(found))
     return 0

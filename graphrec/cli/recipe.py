@@ -21,10 +21,15 @@ DATASET_OPTIONS = (
     "split",
     "split_seed",
     "min_rating",
+    "drawn_negatives",
     "cold",
     "duplicates",
+    "kg",
+    "kg_columns",
+    "kg_options",
+    "kg_filter",
 )
-OWN_OPTIONS = ("model", "preset", "task", "out", "init_from", "report")
+OWN_OPTIONS = ("model", "preset", "out", "init_from", "report")
 
 # What a run's config.yaml holds beside options: what came out, not what goes in.
 _FINDINGS = frozenset({"status", "selected_on", "name"})

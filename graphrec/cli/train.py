@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from graphrec.datasets import RecDataset
     from graphrec.models.base import GraphRecommender
 
+CLICK_SPLIT = "random_pairs:.6,.2,.2"
+"""How labelled pairs are split where nothing else is asked for: over all pairs, as RippleNet's and KGCN's papers do."""
+
 USAGE = "--model NAME --dataset NAME|PATH [--preset NAME] [--config FILE] [--out RUN] [options]"
 
 
@@ -49,7 +52,6 @@ def parser(model: type[GraphRecommender] | None) -> Parser:
         texts.insert(0, ("--model", about_model))
     for name, about in texts:
         shape.add_argument(name, type=str | None, default=None, help=about)
-    shape.add_argument("--task", type=str, default="rank", help="what the model is trained for; rank orders all items")
     shape.add_argument("--report", type=bool, default=True, help="whether to write report.html into the run folder")
     shape.add_argument("--json", action="store_true", help="print the run's folder and its metrics as JSON")
     add_dataset_arguments(shape)
@@ -80,6 +82,8 @@ def run(arguments: Sequence[str]) -> int:
         raise unknown(f"task of {recipe.model.__name__}", options.task, recipe.model.tasks)
     fit_options = _fit_options(options)
     data = load_dataset(options)
+    if options.task == "ctr":
+        data = _labelled(options, data)
     _check_fingerprint(recipe, data, options.dataset, resumed)
     if "test" not in data.parts:
         print(
@@ -109,13 +113,36 @@ def run(arguments: Sequence[str]) -> int:
 
 def _fit_options(options: Any) -> dict[str, Any]:
     """The options of ``fit``, checked before any data is read."""
-    from graphrec.evaluation.specs import resolve
+    from graphrec.training.checks import check_metric
     from graphrec.training.options import FitOptions
 
     chosen = {entry.name: getattr(options, entry.name) for entry in dataclasses.fields(FitOptions)}
     checked = FitOptions(**chosen)
-    resolve(checked.metric.rpartition("@")[0] or checked.metric)
+    check_metric(checked, checked.select_on)
     return chosen
+
+
+def _labelled(options: Any, data: RecDataset) -> RecDataset:
+    """The dataset for click prediction: split over all labelled pairs where its own parts are for ranking."""
+    from graphrec.evaluation.click import labelled_part
+    from graphrec.models.labelled import LabelledPairs
+
+    if options.split is not None:
+        return data
+    everything = LabelledPairs.of(data, None)
+    if everything is None:
+        labelled_part(data, data.parts[0])
+    own = [LabelledPairs.of(data, part) for part in data.parts]
+    if "test" in data.parts and all(pairs and 0 < pairs.positives < len(pairs) for pairs in own):
+        return data
+    options.split = CLICK_SPLIT
+    made = load_dataset(options)
+    print(
+        f"graphrec: {data.name} comes without parts for click prediction: all labelled pairs are split by "
+        f"{CLICK_SPLIT} (--split-seed draws another)",
+        file=sys.stderr,
+    )
+    return made
 
 
 def _broken_off(folder: str) -> dict[str, Any] | None:

@@ -215,8 +215,8 @@ def labelled_part(data: RecDataset, part: str) -> LabelledPairs:
     if pairs is None:
         raise InputError(
             f"dataset {data.name!r} has no pair labelled 0, and click prediction needs some: a ratings_final.txt, a "
-            "column of labels (Builder.interactions(label=…)), or drawn ones (drawn_negatives=1, with min_rating= "
-            "where there are ratings)."
+            "column of labels (Builder.interactions(label=…)), or drawn ones (drawn_negatives=1 or --drawn-negatives "
+            "1, with min_rating where there are ratings)."
         )
     _check_classes(pairs, f"part {part!r} of {data.name!r}")
     return pairs

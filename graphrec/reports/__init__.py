@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from graphrec.errors import InputError
-from graphrec.reports.collect import examples_of, graph_statistics, report_parts, reproduce_command
+from graphrec.reports.collect import click_curves, examples_of, graph_statistics, report_parts, reproduce_command
 from graphrec.reports.page import render
 from graphrec.reports.parts import (
+    ClickCurves,
     EdgeCount,
     Entry,
     Example,
@@ -21,12 +22,14 @@ from graphrec.reports.parts import (
 from graphrec.runs import Run
 
 __all__ = [
+    "ClickCurves",
     "EdgeCount",
     "Entry",
     "Example",
     "GraphStatistics",
     "PopularityBias",
     "ReportParts",
+    "click_curves",
     "examples_of",
     "graph_statistics",
     "popularity_bias",

@@ -12,9 +12,10 @@ import torch
 
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
-from graphrec.evaluation import Evaluation, evaluate, intervals
+from graphrec.evaluation import CLICK_METRICS, ClickEvaluation, Evaluation, evaluate, evaluate_clicks, intervals
 from graphrec.evaluation.comparison import KEYS
 from graphrec.reports.parts import (
+    ClickCurves,
     EdgeCount,
     Entry,
     Example,
@@ -102,12 +103,19 @@ def reproduce_command(config: Mapping[str, Any]) -> str:
     dataset = config.get("dataset", {})
     words = ["graphrec", "train", "--model", str(config["model"])]
     words += ["--dataset", str(dataset.get("source") or dataset.get("name") or "world")]
+    task = _task(config)
+    words += ["--task", task] if task != "rank" else []
     for name in ("format", "columns", "split"):
         value = dataset.get(name)
         if isinstance(value, Mapping):
             value = ",".join(f"{key}={column}" for key, column in value.items())
         if isinstance(value, str) and value:
             words += [f"--{name}", value]
+    for name, option in (("seed", "split-seed"), ("min_rating", "min-rating"), ("drawn_negatives", "drawn-negatives")):
+        if dataset.get(name) is not None:
+            words += [f"--{option}", str(dataset[name])]
+    for name in ("kg", "kg_columns", "kg_options", "kg_filter"):
+        words += [f"--{name.replace('_', '-')}", str(dataset[name])] if dataset.get(name) is not None else []
     epochs = config.get("fit", {}).get("epochs")
     words += ["--epochs", str(epochs)] if epochs is not None else []
     words += ["--seed", str(config["seed"])] if config.get("seed") is not None else []
@@ -121,7 +129,7 @@ def report_parts(
     run: Run,
     data: RecDataset | None = None,
     *,
-    evaluation: Evaluation | None = None,
+    evaluation: Evaluation | ClickEvaluation | None = None,
     baselines: Mapping[str, Mapping[str, Any]] | None = None,
     examples: int = 4,
     command: str | None = None,
@@ -145,7 +153,16 @@ def report_parts(
             f"report: the run was trained on data with fingerprint {run.fingerprint}, "
             f"{data.name!r} has {data.fingerprint}."
         )
-    if evaluation is None and "test" in data.parts:
+    if evaluation is None and "test" in data.parts and _task(run.config) == "ctr":
+        fit = run.config["fit"]
+        evaluation = evaluate_clicks(
+            run,
+            data,
+            auc_batch_size=fit["auc_batch_size"],
+            auc_batch_last=fit["auc_batch_last"],
+            scaling=fit["scaling"],
+        )
+    elif evaluation is None and "test" in data.parts:
         ks = sorted({int(key.rpartition("@")[2]) for key in run.metrics if "@" in key and "/" not in key}) or [20]
         evaluation = evaluate(run, data, split="test", ks=ks, mask=run.metrics.get("mask", "train"))
     per_user: dict[str, Any] = {}
@@ -167,8 +184,9 @@ def report_parts(
         history=[{str(key): value for key, value in row.items()} for row in run.history.to_dict("records")],
         per_user=drawn,
         graph=graph_statistics(data),
-        popularity=_popularity(data, evaluation),
-        examples=examples_of(data, evaluation, examples) if evaluation is not None else (),
+        popularity=_popularity(data, evaluation) if isinstance(evaluation, Evaluation) else None,
+        clicks=click_curves(evaluation) if isinstance(evaluation, ClickEvaluation) else None,
+        examples=examples_of(data, evaluation, examples) if isinstance(evaluation, Evaluation) else (),
         config=config,
         environment=json.loads((run.path / "environment.json").read_text(encoding="utf-8")),
         command=reproduce_command(config) if command is None else command,
@@ -177,15 +195,38 @@ def report_parts(
     )
 
 
+def _task(config: Mapping[str, Any]) -> str:
+    return str(config.get("fit", {}).get("task", "rank"))
+
+
+def click_curves(evaluation: ClickEvaluation) -> ClickCurves:
+    """The ROC curve and the calibration of an evaluation."""
+    false, true = evaluation.roc()
+    bins = evaluation.calibration
+    if evaluation.about["scaling"] == "platt":
+        about = f"sigmoid of the scores after Platt's scaling, fitted on the {evaluation.about['scaled_on']} part"
+    else:
+        about = "sigmoid of the scores as they are"
+    return ClickCurves(
+        false.tolist(),
+        true.tolist(),
+        bins.predicted.tolist(),
+        bins.observed.tolist(),
+        bins.count.tolist(),
+        about,
+    )
+
+
 def _first_metrics(key: str) -> tuple[int, int, str]:
     """The longest lists first; among metrics of one length recall, then NDCG, then the rest."""
     name, _, k = key.partition("@")
-    rank = {"recall": 0, "ndcg": 1, "precision": 2, "hitrate": 3, "hit_rate": 3, "mrr": 4, "map": 5}.get(name, 6)
+    first = ("recall", "ndcg", "precision", "hitrate", "hit_rate", "mrr", "map", *CLICK_METRICS)
+    rank = first.index(name) if name in first else len(first)
     return -int(k) if k.isdigit() else 0, rank, key
 
 
-def _popularity(data: RecDataset, evaluation: Evaluation | None) -> Any:
-    if evaluation is None or evaluation.lists.numel() == 0:
+def _popularity(data: RecDataset, evaluation: Evaluation) -> Any:
+    if evaluation.lists.numel() == 0:
         return None
     training = np.bincount(data.pairs("train").items, minlength=data.num_items)
     return popularity_bias(training, evaluation.lists.cpu().numpy())

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from graphrec.reports import svg
-from graphrec.reports.parts import Entry, Example, GraphStatistics, PopularityBias, ReportParts
+from graphrec.reports.parts import ClickCurves, Entry, Example, GraphStatistics, PopularityBias, ReportParts
 
 # Nothing but the page's own style: even a name that slipped through unescaped could not fetch or run anything.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-_LOWER_IS_BETTER = ("gini",)
+_LOWER_IS_BETTER = ("gini", "logloss", "ece")
 _NEITHER_IS_BETTER = ("arp",)
 _MAX_METRICS = 14
 _MAX_LINES = 4
@@ -27,6 +27,7 @@ def render(parts: ReportParts) -> str:
     sections = (
         _results(parts),
         _learning(parts),
+        _clicks(parts.clicks),
         _users(parts),
         _popularity(parts.popularity, parts.model),
         _graph(parts.graph),
@@ -78,7 +79,9 @@ def _test_metrics(parts: ReportParts) -> dict[str, float]:
     """Metrics of lists: those with a cut-off and no prefix, and of the rest the ones that are known as metrics."""
     about = {"num_users", "seconds", "epochs", "best_epoch", "skipped_users", "dropped_users", "dropped_truth"}
     numeric = _numeric(parts.metrics)
-    about |= {key for key in numeric if "seconds" in key or key.startswith(("tie_rate", "sampled_negatives"))}
+    about |= {"num_pairs", "num_positives", "cold_pairs", "dropped_pairs", "auc_users", "auc_batch_size"}
+    set_apart = ("tie_rate", "sampled_negatives", "platt_")
+    about |= {key for key in numeric if "seconds" in key or key.startswith(set_apart)}
     return {key: value for key, value in numeric.items() if "/" not in key and key not in about}
 
 
@@ -108,7 +111,8 @@ def _tiles(parts: ReportParts) -> str:
 
 _NAMES = {
     "ndcg": "NDCG", "ndcg_hit": "NDCG (hits)", "mrr": "MRR", "map": "MAP", "f1": "F1", "auc": "AUC", "gauc": "GAUC",
-    "hitrate": "Hit rate", "arp": "Average popularity",
+    "hitrate": "Hit rate", "arp": "Average popularity", "auc_batch": "AUC (minibatches)", "auc_user": "AUC (users)",
+    "acc": "Accuracy", "acc_user": "Accuracy (users)", "logloss": "Log loss", "ece": "Calibration error",
 }  # fmt: skip
 
 
@@ -160,7 +164,12 @@ def _results(parts: ReportParts) -> str:
         name = escape(_metric_name(key)).replace("@", "<wbr>@")
         rows.append(f'<tr><th scope="row">{name}{arrow}</th>{"".join(cells)}</tr>')
     told = []
-    if "num_users" in parts.metrics:
+    if "num_pairs" in parts.metrics:
+        pairs, positives = parts.metrics["num_pairs"], parts.metrics.get("num_positives", 0)
+        told.append(f"{svg.number(pairs)} labelled pairs, {svg.number(positives)} of them labelled 1")
+        if parts.metrics.get("objective"):
+            told.append(f"trained by {escape(str(parts.metrics['objective']))}")
+    elif "num_users" in parts.metrics:
         told.append(f"means over {svg.number(parts.metrics['num_users'])} users")
     if parts.metrics.get("mask"):
         told.append(f"ranked over all items except those of {escape(str(parts.metrics['mask']))}")
@@ -186,6 +195,10 @@ def _results(parts: ReportParts) -> str:
 _SIDE_COLUMNS = ("epoch", "seconds", "memory", "peak_memory", "lr", "step", "eta")
 
 
+def _is_curve(name: str) -> bool:
+    return name.startswith(("recall@", "ndcg@")) or name in ("auc", "auc_user", "acc", "f1")
+
+
 def _learning(parts: ReportParts) -> str:
     rows = list(parts.history)
     if not rows:
@@ -201,7 +214,7 @@ def _learning(parts: ReportParts) -> str:
     losses = (["loss"] if "loss" in losses else []) + [key for key in losses if key != "loss"]
     if len(losses) == 2:
         losses = losses[:1]  # one named term is the loss itself
-    measured = [key for key in keys if "/" in key and key.rpartition("/")[2].startswith(("recall@", "ndcg@"))]
+    measured = [key for key in keys if "/" in key and _is_curve(key.rpartition("/")[2])]
     measured = measured or [key for key in keys if "/" in key]
     measured.sort(key=lambda key: (-int(k) if (k := key.rpartition("@")[2]).isdigit() else 0, "recall" not in key))
     best = parts.metrics.get("best_epoch")
@@ -226,6 +239,42 @@ def _learning(parts: ReportParts) -> str:
     table = f'<table class="numbers"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
     numbers = f"<details><summary>Numbers of every epoch</summary>{_scroll('Numbers of every epoch', table)}</details>"
     return _section("Learning curves", f'<div class="row">{figures}</div>{numbers}')
+
+
+def _clicks(clicks: ClickCurves | None) -> str:
+    if clicks is None:
+        return ""
+    chance = svg.Series("chance", [0.0, 1.0], [0.0, 1.0])
+    roc = svg.line_chart(
+        "ROC curve",
+        [svg.Series("model", clicks.false_positive, clicks.true_positive), chance],
+        "share of pairs labelled 0 above the threshold",
+        "share of pairs labelled 1",
+    )
+    perfect = svg.Series("as said", [0.0, 1.0], [0.0, 1.0])
+    kept = [n for n, size in enumerate(clicks.count) if size]
+    curve = svg.Series("model", [clicks.predicted[n] for n in kept], [clicks.observed[n] for n in kept])
+    calibration = svg.line_chart(
+        "Calibration", [curve, perfect], "mean predicted probability of the bin", "share labelled 1"
+    )
+    rows = "".join(
+        f'<tr><td class="number">{svg.number(clicks.predicted[n])}</td>'
+        f'<td class="number">{svg.number(clicks.observed[n])}</td>'
+        f'<td class="number">{svg.number(clicks.count[n])}</td></tr>'
+        for n in kept
+    )
+    table = (
+        '<table class="numbers"><thead><tr><th scope="col" class="number">Predicted</th>'
+        '<th scope="col" class="number">Labelled 1</th><th scope="col" class="number">Pairs</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
+    )
+    about = f" Probabilities: {escape(clicks.about)}." if clicks.about else ""
+    figures = _figure(roc, "<b>ROC curve</b>: the area under it is the AUC of all labelled pairs.")
+    figures += _figure(
+        calibration, f"<b>Calibration</b>: what was predicted beside what came true, in bins of probability.{about}"
+    )
+    numbers = f"<details><summary>Numbers of every bin</summary>{_scroll('Numbers of every bin', table)}</details>"
+    return _section("Click prediction", f'<div class="row">{figures}</div>{numbers}')
 
 
 def _users(parts: ReportParts) -> str:

@@ -101,6 +101,27 @@ class Example:
 
 
 @dataclass(frozen=True)
+class ClickCurves:
+    """How well the labelled pairs of click prediction are told apart.
+
+    Attributes:
+        false_positive: (P,) of the ROC curve, ascending.
+        true_positive: (P,) of the ROC curve.
+        predicted: (M,) mean probability of each bin of the calibration, NaN where it is empty.
+        observed: (M,) share of pairs labelled 1 of each bin.
+        count: (M,) pairs in each bin.
+        about: in a sentence, what the probabilities are.
+    """
+
+    false_positive: Sequence[float]
+    true_positive: Sequence[float]
+    predicted: Sequence[float]
+    observed: Sequence[float]
+    count: Sequence[int]
+    about: str = ""
+
+
+@dataclass(frozen=True)
 class ReportParts:
     """Everything a report shows. What is empty is left out.
 
@@ -114,6 +135,7 @@ class ReportParts:
         per_user: (U,) values by metric key; the first one is drawn.
         graph: statistics of the training graph.
         popularity: popularity bias of the lists.
+        clicks: curves of click prediction.
         examples: users with their lists.
         config: all settings, nested mappings allowed.
         environment: versions and machine, nested mappings allowed.
@@ -132,6 +154,7 @@ class ReportParts:
     per_user: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     graph: GraphStatistics | None = None
     popularity: PopularityBias | None = None
+    clicks: ClickCurves | None = None
     examples: Sequence[Example] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)

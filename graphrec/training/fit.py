@@ -16,7 +16,7 @@ from graphrec.runs import Run
 from graphrec.runs.files import FolderLock, clear_errors, recover
 from graphrec.runs.write import check_replaceable
 from graphrec.training.job import Job
-from graphrec.training.options import FitOptions, Mask, Precision, Selection
+from graphrec.training.options import FitOptions, Last, Mask, Precision, Scaling, Selection, Task
 from graphrec.training.resume import check_same, forget, nothing_left, training_folder
 from graphrec.training.schedule import ScheduleName
 
@@ -42,10 +42,14 @@ def fit(
     accumulate: int = 1,
     clip: float | None = None,
     select_on: Selection | None = "auto",
-    metric: str = "recall@20",
+    metric: str = "auto",
     patience: int | None = None,
     evaluate_every: int = 1,
     ks: Sequence[int] = (20,),
+    task: Task = "rank",
+    auc_batch_size: int = 1024,
+    auc_batch_last: Last = "keep",
+    scaling: Scaling = "none",
     mask: Mask = "train",
     checkpoint_every: int | None = None,
     checkpoint_seconds: float | None = 60.0,
@@ -83,6 +87,10 @@ def fit(
         patience: see :class:`FitOptions`.
         evaluate_every: see :class:`FitOptions`.
         ks: see :class:`FitOptions`.
+        task: see :class:`FitOptions`.
+        auc_batch_size: see :class:`FitOptions`.
+        auc_batch_last: see :class:`FitOptions`.
+        scaling: see :class:`FitOptions`.
         mask: see :class:`FitOptions`.
         checkpoint_every: see :class:`FitOptions`.
         checkpoint_seconds: see :class:`FitOptions`.
@@ -116,6 +124,10 @@ def fit(
         patience=patience,
         evaluate_every=evaluate_every,
         ks=tuple(ks),
+        task=task,
+        auc_batch_size=auc_batch_size,
+        auc_batch_last=auc_batch_last,
+        scaling=scaling,
         mask=mask,
         checkpoint_every=checkpoint_every,
         checkpoint_seconds=checkpoint_seconds,

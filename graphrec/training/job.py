@@ -20,11 +20,11 @@ from graphrec.runs.files import clear_errors, write_file
 from graphrec.runs.tensors import load_weights
 from graphrec.runs.write import model_config
 from graphrec.training.checkpoint import Checkpoint, Standing, read_checkpoint, write_checkpoint
-from graphrec.training.checks import check_lists, check_metric, has_part, selection_part, training_device
+from graphrec.training.checks import check_metric, check_task, has_part, selection_part, training_device
 from graphrec.training.initial import Copied, initialise_from
 from graphrec.training.interruption import Interrupted, Signals
 from graphrec.training.launch import processes_for
-from graphrec.training.options import FitOptions
+from graphrec.training.options import FitOptions, Scaling
 from graphrec.training.progress import Progress, duration
 from graphrec.training.resume import check_same, forget, training_folder
 from graphrec.training.trainer import run_loop
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import Callback
     from lightning.pytorch.loggers import Logger
 
-    from graphrec.evaluation import Evaluation
+    from graphrec.evaluation import ClickEvaluation, Evaluation
     from graphrec.training.loop import Loop
 
 
@@ -53,8 +53,8 @@ class Job:
         self.part = selection_part(self.options, self.data)
         self.tests = has_part(self.data, "test")
         check_metric(self.options, self.part)
-        if self.part or self.tests:
-            check_lists(self.options, self.data)
+        parts = [*([self.part] if self.part else []), *(["test"] if self.tests else [])]
+        check_task(self.options, self.model, self.data, parts)
         self.show = Progress(self.options.epochs, self.options.progress)
         self.copied: list[Copied] = []
 
@@ -173,17 +173,33 @@ class Job:
 
         assert self.part is not None
         self.model.eval()
+        if self.options.task == "ctr":
+            return dict(self._clicks(self.part))
         names = {"recall", "ndcg", self.options.metric.partition("@")[0]}
         return dict(
             evaluate(self.model, self.data, split=self.part, ks=self.options.evaluated_ks, metrics=sorted(names))
         )
 
-    def test(self) -> Evaluation:
+    def test(self) -> Evaluation | ClickEvaluation:
         """The evaluation of the test part."""
         from graphrec.evaluation import evaluate
 
         options = self.options
+        if options.task == "ctr":
+            return self._clicks("test", options.scaling)
         return evaluate(self.model, self.data, split="test", ks=options.evaluated_ks, mask=options.mask)
+
+    def _clicks(self, part: str, scaling: Scaling = "none") -> ClickEvaluation:
+        from graphrec.evaluation import evaluate_clicks
+
+        return evaluate_clicks(
+            self.model,
+            self.data,
+            split=part,
+            auc_batch_size=self.options.auc_batch_size,
+            auc_batch_last=self.options.auc_batch_last,
+            scaling=scaling,
+        )
 
     def write(
         self,
@@ -199,6 +215,8 @@ class Job:
         if evaluation is not None:
             metrics = evaluation.to_dict()
             metrics["evaluation_seconds"] = metrics.pop("seconds")
+        if self.options.task == "ctr":
+            metrics["objective"] = self.model.objective or "closed form"
         metrics.update(standing.best_metrics)
         metrics.update({f"model/{name}": value for name, value in self.model.facts().items()})
         metrics["seconds"] = standing.seconds

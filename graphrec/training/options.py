@@ -12,6 +12,12 @@ from graphrec.training.schedule import ScheduleName
 Precision = Literal["32", "bf16", "16"]
 Selection = Literal["auto", "valid", "test"]
 Mask = Literal["train", "train+valid", "none"]
+Task = Literal["rank", "ctr"]
+Scaling = Literal["none", "platt"]
+Last = Literal["keep", "drop"]
+
+METRIC: Mapping[str, str] = {"rank": "recall@20", "ctr": "auc"}
+"""What picks the best epoch of each task where nothing else is asked for."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,8 @@ class FitOptions:
     select_on: Selection | None = "auto"
     """Part whose metric picks the best epoch: ``valid``, ``test`` (for comparison with papers that did), None for the
     last epoch; ``auto`` is ``valid`` where the data has such a part, else None."""
-    metric: str = "recall@20"
-    """Metric that picks the best epoch; larger is better."""
+    metric: str = "auto"
+    """Metric that picks the best epoch; larger is better; ``auto`` is ``recall@20``, or ``auc`` for ``task=ctr``."""
     patience: int | None = None
     """Evaluations without a better value after which training stops; a value that only equals the best is not
     better."""
@@ -53,6 +59,15 @@ class FitOptions:
     """Epochs between evaluations on the selection part; the last epoch is always evaluated."""
     ks: tuple[int, ...] = (20,)
     """Lengths of the lists that are evaluated."""
+    task: Task = "rank"
+    """What the model is measured on: ``rank`` orders all items, ``ctr`` (click prediction) tells labelled pairs
+    apart."""
+    auc_batch_size: int = 1024
+    """For ``task=ctr``: pairs in a minibatch of ``auc_batch``, the papers' mean of AUC over minibatches."""
+    auc_batch_last: Last = "keep"
+    """For ``task=ctr``: whether ``auc_batch`` keeps an incomplete last minibatch (RippleNet) or drops it (KGCN)."""
+    scaling: Scaling = "none"
+    """For ``task=ctr``: ``platt`` fits the test's probabilities on the valid part, for models trained to rank."""
     mask: Mask = "train"
     """What is left out of the ranking in the test evaluation: training pairs, those of ``valid`` too, or
     nothing."""
@@ -74,6 +89,7 @@ class FitOptions:
             ("evaluate_every", 1),
             ("patience", 1),
             ("checkpoint_every", 1),
+            ("auc_batch_size", 1),
         ):
             value = getattr(self, name)
             if value is None and name in ("patience", "checkpoint_every"):
@@ -85,10 +101,15 @@ class FitOptions:
             ("schedule", get_args(ScheduleName)),
             ("mask", get_args(Mask)),
             ("select_on", get_args(Selection)),
+            ("task", get_args(Task)),
+            ("auc_batch_last", get_args(Last)),
+            ("scaling", get_args(Scaling)),
         ):
             value = getattr(self, name)
             if value not in words and not (name == "select_on" and value is None):
                 raise unknown(name, str(value), words)
+        if self.metric == "auto":
+            object.__setattr__(self, "metric", METRIC[self.task])
         if self.clip is not None and not self.clip > 0:
             raise InputError(f"clip must be above 0, found {self.clip}; None leaves gradients as they are.")
         if self.warmup < 0 or (self.warmup >= 1 and self.warmup != int(self.warmup)):

@@ -13,7 +13,7 @@ import yaml
 from graphrec.errors import InputError, MissingFileError
 from graphrec.runs import Run
 from graphrec.training.checkpoint import read_checkpoint
-from graphrec.training.options import FREE_ON_RESUME
+from graphrec.training.options import FREE_ON_RESUME, FitOptions
 
 
 def training_folder(path: str | os.PathLike[str]) -> Path:
@@ -65,9 +65,11 @@ def check_same(before: Mapping[str, Any], config: Mapping[str, Any], source: Pat
     ]
     if before["dataset"]["fingerprint"] != config["dataset"]["fingerprint"]:
         differing.append("the dataset has changed (its fingerprint)")
+    # What an option is that did not exist when the training began.
+    defaults = {"fit": FitOptions().as_config()}
     for part in ("hparams", "fit"):
         for name in sorted({*before[part], *config[part]}):
-            old, new = before[part].get(name), config[part].get(name)
+            old, new = before[part].get(name, defaults.get(part, {}).get(name)), config[part].get(name)
             longer = name == "epochs" and config["fit"]["schedule"] == "constant"
             if _same(old, new) or (part == "fit" and (name in FREE_ON_RESUME or name == "seed" or longer)):
                 continue

@@ -209,7 +209,7 @@ def test_recommend(call: Any, place: Path) -> None:
         ([*TRAIN, "--dataset", "clicks.csv", "--ks", "31"], ["ks: 31 is larger than the catalogue of 30 items"]),
         ([*TRAIN, "--dataset", "clicks.csv", "--columns", "user=uid,item=sku,time=when"], ["when", "ts"]),
         ([*TRAIN, "--dataset", "clicks.csv", "--preset", "fsat"], ["preset"]),
-        ([*TRAIN, "--dataset", "clicks.csv", "--task", "ctr"], ["unknown task of LightGCN 'ctr'"]),
+        ([*TRAIN, "--dataset", "clicks.csv", "--task", "ctr"], ["no pair labelled 0", "--drawn-negatives 1"]),
         ([*TRAIN, "--dataset", "clicks.csv", "--out", "clicks.csv"], ["clicks.csv is a file"]),
         ([*TRAIN, "--dataset", "clicks.csv", "--out", "clicks.csv/run"], ["clicks.csv"]),
         (["train", "--config", "none.yaml"], ["none.yaml: there is no such file"]),
