@@ -45,10 +45,26 @@ def translated_logits(graph: RelationalGraph, x: Tensor, scorer: TripleScorer, t
         scorer: whose projection it is.
         tables: its relation tables.
     """
-    heads = scorer.project(x.index_select(0, graph.head_pairs.node), graph.head_pairs.relation, tables)
-    shifted = torch.tanh(heads + scorer.vectors(graph.head_pairs.relation, tables))
-    tails = scorer.project(x.index_select(0, graph.tail_pairs.node), graph.tail_pairs.relation, tables)
-    return pair_dots(graph, shifted, tails)
+    heads = _projected(graph.head_pairs, x, scorer, tables, shifted=True)
+    return pair_dots(graph, heads, _projected(graph.tail_pairs, x, scorer, tables, shifted=False))
+
+
+def _projected(pairs: NodePairs, x: Tensor, scorer: TripleScorer, tables: Tables, *, shifted: bool) -> Tensor:
+    """Nodes in the spaces of their relations, (P, K), relation by relation; ``shifted`` ones moved and squashed."""
+    vectors = scorer.vectors(torch.arange(len(pairs.starts) - 1, device=x.device), tables)
+    recorded = torch.is_grad_enabled()
+    made = [] if recorded else [x.new_empty(len(pairs), vectors.shape[1])]
+    for relation, (start, end) in enumerate(zip(pairs.starts[:-1], pairs.starts[1:], strict=True)):
+        if end == start:
+            continue
+        rows = scorer.project(x.index_select(0, pairs.node[start:end]), pairs.relation[start], tables)
+        if shifted:
+            rows = torch.tanh(rows + vectors[relation])
+        if recorded:
+            made.append(rows)
+        else:  # what is put together at once would be there twice
+            made[0][start:end] = rows
+    return torch.cat(made) if recorded else made[0]
 
 
 def _per_edge(pairs: NodePairs, weight: Tensor, power: float) -> Tensor:

@@ -97,7 +97,8 @@ class RowAdam(torch.optim.Optimizer):
             if pending is None:
                 now = torch.full((len(parameter),), state["step"], dtype=torch.int64, device=parameter.device)
                 pending = self._pending[parameter] = _Pending(state["step"], now, [0.0])
-            self._make_up(parameter, rows)
+            if not bool((pending.last[rows] == state["step"]).all()):  # rows that nobody caught up before reading
+                self._make_up(parameter, rows)
         state["step"] += 1
         mean, square = state["exp_avg"], state["exp_avg_sq"]
         own_mean = mean.index_select(0, rows).lerp_(values, 1 - first)
