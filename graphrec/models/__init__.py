@@ -14,6 +14,7 @@ from graphrec.models.gfcf import GFCF
 from graphrec.models.item_knn import ItemKNN
 from graphrec.models.kcan import KCAN
 from graphrec.models.kgat import KGAT
+from graphrec.models.kgcl import KGCL
 from graphrec.models.kgcn import KGCN
 from graphrec.models.kgin import KGIN
 from graphrec.models.kgnn_ls import KGNNLS
@@ -38,6 +39,7 @@ MODELS: dict[str, type[GraphRecommender]] = {
         ItemKNN,
         KCAN,
         KGAT,
+        KGCL,
         KGCN,
         KGIN,
         KGNNLS,
@@ -74,6 +76,7 @@ __all__ = [
     "GFCF",
     "KCAN",
     "KGAT",
+    "KGCL",
     "KGCN",
     "KGIN",
     "KGNNLS",
