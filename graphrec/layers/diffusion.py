@@ -27,6 +27,7 @@ from torch import Tensor
 from graphrec.errors import InputError
 from graphrec.graphs.adjacency import Adjacency
 from graphrec.layers.denoiser import Denoiser, entries, output_errors, project, row_totals
+from graphrec.layers.dropout import kept_entries
 from graphrec.layers.spmm import MEMORY_BUDGET, spmm
 
 
@@ -236,7 +237,7 @@ def noisy_block(
         part.view(-1).index_add_(0, places, signal[row].to(wide) * values[own])
         lengths[start:end] = torch.linalg.vector_norm(part, dim=1)
         if share:
-            part *= torch.empty_like(part).uniform_(generator=generator) >= share
+            part *= kept_entries(tuple(part.shape), share, generator)
         if dtype != wide:
             block[start:end] = part
     return block, (lengths.clamp_min(1e-12) * (1 - share)).reciprocal()

@@ -24,7 +24,6 @@ from graphrec.models.base import Batch, Derived, EdgeWeight, Encoded, GraphInput
 from graphrec.models.diffkg_presets import PRESETS
 from graphrec.models.diffkg_views import (
     Attention,
-    AttentionParameters,
     LoopedMatrix,
     item_rows,
     summed_layers,
@@ -257,13 +256,14 @@ class DiffKG(KnowledgeRecommender):
         items = item_rows(
             graphs,
             self.node_table(),
-            AttentionParameters(self.relation_embedding, self.attention_weight),
+            self.relation_embedding,
+            self.attention_weight,
             hops=self.kg_layers,
             residual=self.residual,
             attention=self.attention,
             message_dropout=self.message_dropout,
             generator=generator,
-            weights=[graph.weights(known) for graph in graphs],
+            edge_weights=[graph.weights(known) for graph in graphs],
         )
         weight = target_weight(edge_weight, self.graph_inputs.target)
         loops, values = (self.user_loops, self.item_loops), None

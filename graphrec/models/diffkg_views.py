@@ -17,7 +17,7 @@ from torch.nn import functional
 from graphrec.graphs.adjacency import Adjacency
 from graphrec.graphs.normalise import edge_degrees
 from graphrec.graphs.relational import RelationalGraph
-from graphrec.layers.dropout import dropout
+from graphrec.layers.dropout import kept_entries
 from graphrec.layers.relational import edge_softmax, row_sums
 from graphrec.layers.spmm import sddmm, spmm
 from graphrec.models.base import GraphInputs
@@ -39,71 +39,76 @@ def items_part(graph: RelationalGraph) -> Adjacency:
 
 
 @dataclass(frozen=True, eq=False)
-class AttentionParameters:
-    """ρ (R', D) and W (2 D, D) of :func:`item_rows`."""
+class NodeScores:
+    r"""What heads and tails bring to the logits :math:`[x_h \| x_t] W \cdot \rho_r` of whatever edges there are.
 
-    relations: Tensor
-    weight: Tensor
-
-    def tables(self) -> tuple[Tensor, Tensor]:
-        """``W_a ρᵀ`` and ``W_b ρᵀ``, (D, R'): one for heads and one for tails."""
-        half = self.weight.shape[0] // 2
-        return self.weight[:half] @ self.relations.T, self.weight[half:] @ self.relations.T
-
-
-def relation_scores(x: Tensor, graph: RelationalGraph, parameters: AttentionParameters) -> tuple[Tensor, Tensor]:
-    r"""``x_h W_a · ρ_r`` and ``x_t W_b · ρ_r`` of each edge, (E,) and (E,).
-
-    From (N, R') tables, or where the relations are many from products at the distinct (node, relation) pairs.
+    Attributes:
+        head: (N, R'), ``X W_a ρᵀ``; or where relations are many (N, D), ``X W_a``.
+        tail: the same with W_b.
+        relations: ρ (R', D).
+        complete: which of the two the tables are.
     """
-    sides = (graph.heads(), graph.head_pairs), (graph.tails(), graph.tail_pairs)
-    width = graph.num_relations
-    if len(x) * width <= _CELLS_PER_EDGE * len(graph):
-        first, second = (
-            (x @ table).reshape(-1).index_select(0, nodes * width + graph.relation)
-            for table, (nodes, _) in zip(parameters.tables(), sides, strict=True)
-        )
-        return first, second
-    half = x.shape[1]
-    found = []
-    for part, (_, pairs) in zip((parameters.weight[:half], parameters.weight[half:]), sides, strict=True):
-        cells = Adjacency.from_edges(torch.stack([pairs.node, pairs.relation]), (len(x), width))
-        found.append(sddmm(cells, x @ part, parameters.relations).index_select(0, pairs.of_edge))
-    return found[0], found[1]
+
+    head: Tensor
+    tail: Tensor
+    relations: Tensor
+    complete: bool
+
+    @classmethod
+    def of(cls, x: Tensor, relations: Tensor, weight: Tensor, num_edges: int) -> NodeScores:
+        """For nodes x (N, D), ρ (R', D) and W (2 D, D), which about ``num_edges`` edges will ask."""
+        halves = weight.split(x.shape[1])
+        complete = len(x) * len(relations) <= _CELLS_PER_EDGE * num_edges
+        if complete:
+            halves = tuple(half @ relations.T for half in halves)
+        return cls(x @ halves[0], x @ halves[1], relations, complete)
+
+    def logits(self, graph: RelationalGraph, count: int) -> Tensor:
+        """Those of a graph's first ``count`` edges, (count,)."""
+        relation, heads, tails = graph.relation[:count], graph.heads()[:count], graph.tails()[:count]
+        if self.complete:
+            width = len(self.relations)
+            head = self.head.reshape(-1).index_select(0, heads * width + relation)
+            return head + self.tail.reshape(-1).index_select(0, tails * width + relation)
+        sums = [
+            sddmm(_cells(graph, name), rows, self.relations).index_select(0, pairs.of_edge[:count])
+            for name, rows, pairs in (
+                ("head_cells", self.head, graph.head_pairs),
+                ("tail_cells", self.tail, graph.tail_pairs),
+            )
+        ]
+        return sums[0] + sums[1]
 
 
-def shares(
-    graph: RelationalGraph,
-    x: Tensor,
-    parameters: AttentionParameters,
-    attention: Attention,
-    last: bool,
-    weight: Tensor | None = None,
-) -> Tensor:
+def _cells(graph: RelationalGraph, name: str) -> Adjacency:
+    """Which (node, relation) cells occur at one end of a graph's edges, (N, R'), in the order of its pairs."""
+    if name not in graph.cache:
+        pairs = graph.head_pairs if name == "head_cells" else graph.tail_pairs
+        shape = graph.num_nodes, graph.num_relations
+        graph.cache[name] = Adjacency.from_edges(torch.stack([pairs.node, pairs.relation]), shape)
+    found: Adjacency = graph.cache[name]
+    return found
+
+
+def shares(matrix: Adjacency, logits: Tensor | None, like: Tensor, weight: Tensor | None = None) -> Tensor:
     r"""What each edge counts for its head, :math:`\alpha_e \propto w_e \exp(\mathrm{LReLU}_{.2}(s_e))`, sums of 1.
 
     Args:
-        graph: the graph.
-        x: (N, D), what heads and tails are scored by.
-        parameters: of the scores.
-        attention: ``mean`` leaves the scores out.
-        last: whether only edges of items are asked for.
+        matrix: rows are heads.
+        logits: (E,), s; None: all alike.
+        like: gives the floating type.
         weight: (E,), w; an edge of weight 0 is as if it were not there. None: ones.
 
     Returns:
-        (E,), or the items' part of it.
+        (E,).
     """
-    matrix = items_part(graph) if last else graph.adjacency
-    count = len(matrix)
-    if attention == "mean":
-        degrees = matrix.degrees(0).clamp_min(1).to(x.dtype)
-        found = degrees.reciprocal()[matrix.rows()]
+    if logits is None:
+        found = matrix.degrees(0).clamp_min(1).to(like.dtype).reciprocal()[matrix.rows()]
     else:
-        head, tail = relation_scores(x, graph, parameters)
-        found = edge_softmax(matrix, functional.leaky_relu((head + tail)[:count], 0.2))
+        found = edge_softmax(matrix, functional.leaky_relu(logits, 0.2))
     if weight is None:
         return found
-    found = found * weight[:count]
+    found = found * weight
     total = row_sums(matrix, found)
     return found / torch.where(total > 0, total, 1.0)[matrix.rows()]
 
@@ -111,14 +116,15 @@ def shares(
 def item_rows(
     graphs: Sequence[RelationalGraph],
     x: Tensor,
-    parameters: AttentionParameters,
+    relations: Tensor,
+    weight: Tensor,
     *,
     hops: int,
     residual: float,
     attention: Attention = "relation",
     message_dropout: float = 0.0,
     generator: torch.Generator | None = None,
-    weights: Sequence[Tensor | None] | None = None,
+    edge_weights: Sequence[Tensor | None] | None = None,
 ) -> list[Tensor]:
     r"""Items as each graph has them (DiffKG, eq. 1 to 3).
 
@@ -131,28 +137,38 @@ def item_rows(
     Args:
         graphs: items are their first nodes.
         x: (N, D), X.
-        parameters: ρ and W, one W for all hops.
+        relations: (R', D), ρ.
+        weight: (2 D, D), one W for all hops.
         hops: how many.
         residual: λ.
-        attention: see :func:`shares`.
+        attention: ``relation``, or ``mean`` over the neighbours.
         message_dropout: share of entries dropped before rows are normalised.
         generator: where dropout draws from; None: nothing is dropped.
-        weights: for each graph (E,) or None, see :func:`shares`.
+        edge_weights: for each graph (E,) or None, see :func:`shares`.
 
     Returns:
         (I, D) for each graph.
     """
     results = []
+    most = max(map(len, graphs))
+    first = NodeScores.of(x, relations, weight, most) if hops and attention == "relation" else None
     for number, graph in enumerate(graphs):
-        count = graph.sizes[0]
-        current, total = x, x[:count]
+        items = graph.sizes[0]
+        current, total = x, x[:items]
         for hop in range(hops):
-            last = hop == hops - 1
-            matrix = items_part(graph) if last else graph.adjacency
-            part = shares(graph, current, parameters, attention, last, None if weights is None else weights[number])
-            current = spmm(matrix, current, part) + (current[:count] if last else current)
-            current = functional.normalize(dropout(current, message_dropout, generator))
-            total = residual * total + current[:count]
+            matrix = items_part(graph) if hop == hops - 1 else graph.adjacency
+            rows, count, given = matrix.shape[0], len(matrix), None if edge_weights is None else edge_weights[number]
+            logits = None
+            if first is not None:
+                scores = first if hop == 0 else NodeScores.of(current, relations, weight, most)
+                logits = scores.logits(graph, count)
+            part = shares(matrix, logits, x, None if given is None else given[:count])
+            current = spmm(matrix, current, part) + current[:rows]
+            if generator is not None and message_dropout:
+                # Rows are normalised, so that what is left need not be scaled up.
+                current = current * kept_entries(tuple(current.shape), message_dropout, generator)
+            current = functional.normalize(current)
+            total = residual * total + current[:items]
         results.append(total)
     return results
 

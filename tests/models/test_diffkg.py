@@ -16,11 +16,12 @@ import graphrec
 from graphrec import randomness
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
+from graphrec.layers.dropout import kept_entries
 from graphrec.layers.relational import row_sums
 from graphrec.models import DiffKG, GraphRecommender, LightGCN
 from graphrec.models.base import EdgeWeight
 from graphrec.models.diffkg import RowBatch
-from graphrec.models.diffkg_views import AttentionParameters, relation_scores, shares
+from graphrec.models.diffkg_views import NodeScores, shares
 from graphrec.training import Interrupted
 from tests.models.conformance import ModelConformance, trained
 from tests.models.planted_kg import planted_kg, tiny_kg
@@ -212,7 +213,7 @@ def test_the_diffusion_loss_is_that_of_dense_rows_and_reaches_the_denoiser_alone
     torch.randperm(size, generator=draws)
     steps = torch.randint(5, (size,), generator=draws)
     noise = torch.empty(size, size, dtype=torch.float64).normal_(generator=draws)
-    kept = torch.empty(size, size, dtype=torch.float64).uniform_(generator=draws) >= 0.5
+    kept = kept_entries((size, size), 0.5, draws)
     left = model.schedule.alpha_bar[steps].unsqueeze(1)
     z = left.sqrt() * clean[batch.rows] + (1 - left).sqrt() * noise
     z = z / z.norm(dim=1, keepdim=True) * kept * 2
@@ -242,11 +243,11 @@ def test_the_diffusion_loss_is_that_of_dense_rows_and_reaches_the_denoiser_alone
 
 def test_attention_sums_to_one_and_a_node_without_edges_keeps_its_row() -> None:
     model = tiny(max_tails=2)
-    x, parameters = model.node_table(), AttentionParameters(model.relation_embedding, model.attention_weight)
+    x = model.node_table()
     for graph in (model.knowledge, model.original):
-        for attention in ("relation", "mean"):
-            found = shares(graph, x, parameters, attention, last=False)
-            sums = row_sums(graph.adjacency, found)
+        scores = NodeScores.of(x, model.relation_embedding, model.attention_weight, len(graph))
+        for logits in (scores.logits(graph, len(graph)), None):
+            sums = row_sums(graph.adjacency, shares(graph.adjacency, logits, x))
             torch.testing.assert_close(sums, (graph.adjacency.degrees() > 0).double())
     assert int(model.original.adjacency.degrees().max()) == 2
     few = model.knowledge.adjacency.degrees() <= 2
@@ -257,17 +258,15 @@ def test_attention_sums_to_one_and_a_node_without_edges_keeps_its_row() -> None:
     torch.testing.assert_close(flat.encode().items[lonely], row / row.norm())
 
 
-def test_scores_of_edges_are_the_same_from_tables_and_from_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_are_the_same_from_tables_and_from_pairs() -> None:
     model = tiny()
-    x, parameters = model.node_table(), AttentionParameters(model.relation_embedding, model.attention_weight)
+    graph, inputs = model.knowledge, [*model.recommender_parameters()][1:]
     results = []
-    for cells in (1e9, 0):
-        monkeypatch.setattr("graphrec.models.diffkg_views._CELLS_PER_EDGE", cells)
-        found = relation_scores(x, model.knowledge, parameters)
-        results.append(
-            [*found, *torch.autograd.grad((found[0] * found[1].exp()).sum(), [*model.recommender_parameters()][1:])]
-        )
-        x = model.node_table()
+    for edges in (10**9, 0):
+        scores = NodeScores.of(model.node_table(), model.relation_embedding, model.attention_weight, edges)
+        assert scores.complete == bool(edges)
+        found = scores.logits(graph, len(graph)), scores.logits(graph, 7)
+        results.append([*found, *torch.autograd.grad(found[0].exp().sum() + found[1].sum(), inputs)])
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other)
 
