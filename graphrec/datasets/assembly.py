@@ -268,6 +268,9 @@ def merge(edge_type: EdgeType, pieces: list[Piece], ids: Ids) -> tuple[tuple[Edg
     if merged.num_merged:
         detail = {"first": "kept the first row", "last": "kept the last row", "sum": "added up their weights"}
         notes.append(Note("merged", subject, merged.num_merged, f"duplicate rows, {detail[pieces[0].duplicates]}"))
+    loops = int((merged.table.source == merged.table.target).sum()) if edge_type[0] == edge_type[2] else 0
+    if loops:
+        notes.append(Note("kept", subject, loops, "self-loops: edges from a node to itself"))
     if merged.num_shared:
         notes.append(Note("kept", subject, merged.num_shared, "pairs that occur in more than one part"))
     return (merged.table, merged.provenance), notes

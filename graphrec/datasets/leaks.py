@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse
-import torch
 from numpy.typing import NDArray
 
 from graphrec.datasets.dataset import RecDataset
@@ -17,7 +16,6 @@ from graphrec.datasets.notes import Note
 from graphrec.datasets.relations import edge_relations, is_knowledge
 from graphrec.datasets.tables import edge_type_name
 from graphrec.errors import InputError
-from graphrec.randomness import derive, hash_uniform
 
 # Words that shops and log files use for what users did; "similar" and "same" are no such words.
 _BEHAVIOUR = frozenset(
@@ -101,7 +99,7 @@ def item_pairs(data: RecDataset, seed: int = 0) -> dict[tuple[str, Through], NDA
             mine = pairs[codes == code]
             if through == "entity":
                 place = 0 if edge_type[0] == "item" else 1
-                mine = _sharing(mine[:, place], mine[:, 1 - place], derive(seed, f"pairs of {names[code]}"))
+                mine = _sharing(mine[:, place], mine[:, 1 - place], _seed(seed, f"pairs of {names[code]}"))
             found.setdefault((names[code], through), []).append(mine[mine[:, 0] != mine[:, 1]])
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
@@ -115,7 +113,7 @@ def _sharing(items: NDArray[np.int64], entities: NDArray[np.int64], seed: int) -
     place = np.empty(len(items), np.int64)
     place[order] = np.arange(len(items)) - starts[group[order]]
     size = starts[group + 1] - starts[group]
-    step = 1 + (hash_uniform(seed, torch.arange(len(items))).numpy() * np.maximum(size - 1, 1)).astype(np.int64)
+    step = 1 + (_uniform(seed, len(items)) * np.maximum(size - 1, 1)).astype(np.int64)
     other = items[order[starts[group] + (place + step) % size]] if len(items) else items
     return np.stack([items, other], axis=1)[size > 1]
 
@@ -166,7 +164,7 @@ def relation_leaks(
         if not len(pairs):
             continue
         share, test_share = _meet(pairs, test, train)
-        drawn = np.concatenate([_drawn(pairs, order, starts, group, derive(seed, name, turn)) for turn in range(draws)])
+        drawn = np.concatenate([_drawn(pairs, order, starts, group, _seed(seed, name, turn)) for turn in range(draws)])
         drawn = drawn[drawn[:, 0] != drawn[:, 1]]
         expected, test_expected = _meet(drawn, test, train) if len(drawn) else (0.0, 0.0)
         lift = share / expected if expected else (np.inf if share else 1.0)
@@ -266,14 +264,28 @@ def _drawn(
     seed: int,
 ) -> NDArray[np.int64]:
     """For each pair, two items drawn from the groups of its items."""
-    number = torch.arange(len(pairs))
     sides = []
     for side in (0, 1):
         mine = group[pairs[:, side]]
         size = starts[mine + 1] - starts[mine]
-        uniform = hash_uniform(seed, number, side).numpy()
+        uniform = _uniform(seed, len(pairs), side)
         sides.append(order[starts[mine] + (uniform * size).astype(np.int64)])
     return np.stack(sides, axis=1)
+
+
+def _seed(seed: int, purpose: str, turn: int = 0) -> int:
+    from graphrec.randomness import derive  # brings torch, which reading data does without
+
+    return derive(seed, purpose, turn)
+
+
+def _uniform(seed: int, size: int, *keys: int) -> NDArray[np.float64]:
+    """(size,) uniform numbers in [0, 1), a hash of the place each."""
+    import torch
+
+    from graphrec.randomness import hash_uniform
+
+    return np.asarray(hash_uniform(seed, torch.arange(size), *keys).numpy())
 
 
 def leak_table(leaks: Sequence[RelationLeak]) -> str:

@@ -57,7 +57,10 @@ class Needs:
         target_table = data.tables[data.target]
         lacking = []
         if self.kg and not any("entity" in pair or pair == ("item", "item") for pair in kinds):
-            lacking.append("a knowledge graph (Builder.triples, or a kg_final.txt beside the interactions)")
+            lacking.append(
+                "a knowledge graph (graphrec.datasets.kg_from_table makes one from a table of the items, --kg FILE "
+                "--kg-columns brand=made_by on the command line; read_triples and Builder.triples take triples)"
+            )
         for name in self.features:
             if ("item", name) not in data.features:
                 have = ", ".join(sorted(f for node, f in data.features if node == "item")) or "none"

@@ -35,6 +35,25 @@ def universe(*ids: Ints, first: int = 0) -> Ints:
     return np.arange(min(first, int(used[0])), top + 1)
 
 
+def check_linked(builder: Builder, path: Path, linked: int, items: int, min_share: float) -> None:
+    """Note how many items a knowledge graph speaks of; refuse one that speaks of too few of them.
+
+    Args:
+        builder: takes the note.
+        path: the file, for messages.
+        linked: items that have triples.
+        items: items of the dataset.
+        min_share: the smallest share that is taken for the right graph.
+    """
+    said = f"{linked:,} of {items:,} items have triples"
+    if items and linked < min_share * items:
+        raise InputError(
+            f"{path}: {said}, expected at least {min_share:.1%}. Is it the knowledge graph of these items? "
+            "Say min_share=0 to take it all the same."
+        )
+    builder.note("matched", "items with the knowledge graph", linked, said)
+
+
 def columns(**named: Any) -> pa.Table:
     """An arrow table from arrays."""
     return pa.table({name: pa.array(values) if isinstance(values, list) else values for name, values in named.items()})

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from graphrec.datasets.adapters.common import (
     add_features,
+    check_linked,
     columns,
     feature_rows,
     item_table,
@@ -26,7 +27,7 @@ from graphrec.datasets.adapters.common import (
 from graphrec.datasets.adapters.lightgcn_names import add_names, original_entities, related_items
 from graphrec.datasets.adapters.parsing import Ints, first_line, integers, ragged, read_bytes
 from graphrec.datasets.builder import Builder
-from graphrec.errors import MissingFileError
+from graphrec.errors import InputError, MissingFileError
 
 PARTS = {"train": ("train.txt",), "valid": ("valid.txt", "val.txt"), "test": ("test.txt",)}
 _LINE = re.compile(r"\s*\d+([ \t]+\d+)*\s*")
@@ -42,7 +43,7 @@ def recognise(path: Path) -> bool:
     return _kg_file(path) is not None and bool(_LINE.fullmatch(first_line(path / "ratings_final.txt")))
 
 
-def read(path: Path, builder: Builder, *, merge_related: bool = False) -> None:
+def read(path: Path, builder: Builder, *, merge_related: bool = False, min_share: float = 0.01) -> None:
     """Read the folder into ``builder``.
 
     Args:
@@ -50,6 +51,7 @@ def read(path: Path, builder: Builder, *, merge_related: bool = False) -> None:
         builder: takes the data.
         merge_related: join entities that are items under another number (``original/related_product.txt.gz`` against
             ``original/product.txt.gz``); the published graph keeps them apart.
+        min_share: refuse a knowledge graph that speaks of a smaller share of the items.
     """
     users: list[Ints] = []
     items: list[Ints] = _listed_items(path)
@@ -73,7 +75,7 @@ def read(path: Path, builder: Builder, *, merge_related: bool = False) -> None:
     builder.nodes("user", universe(*users))
     builder.nodes("item", all_items)
     _add_interactions(builder, parts, labelled)
-    entities = _add_triples(path, builder, all_items, merge_related)
+    entities = _add_triples(path, builder, all_items, merge_related, min_share)
     add_names(path, builder, all_items, entities)
     add_features(builder, path, all_items)
 
@@ -131,7 +133,23 @@ def relation_names(path: Path, head: Ints, relation: Ints, tail: Ints) -> dict[i
     return {number: row[1] for number, row in zip(relation.tolist(), rows, strict=True)}
 
 
-def _add_triples(path: Path, builder: Builder, items: Ints, merge_related: bool) -> Ints:
+def _check_listed(file: Path, relation: Ints, ends: Ints, listing: Path, entities: Ints, relations: Ints) -> None:
+    """Refuse triples with numbers beyond the lists that say which relations and entities there are."""
+    for what, used, listed in (("relation", relation, relations), ("entity", ends, entities)):
+        if not len(listed):
+            continue
+        # Lists of entities may leave out some; a number beyond the last of them is another graph's.
+        wrong = ~np.isin(used, listed) if what == "relation" else used > int(listed.max())
+        if wrong.any():
+            row = int(np.argmax(wrong)) % len(relation)
+            raise InputError(
+                f"{file}: {what} {used[int(np.argmax(wrong))]} of triple {row} (from 0) is out of range: "
+                f"{listing.name if what == 'relation' else 'the list of entities'} has {int(listed.min())} to "
+                f"{int(listed.max())}."
+            )
+
+
+def _add_triples(path: Path, builder: Builder, items: Ints, merge_related: bool, min_share: float) -> Ints:
     """Give the builder the knowledge graph; returns the entity ids it holds, items apart."""
     file = _kg_file(path)
     if file is None:
@@ -139,12 +157,23 @@ def _add_triples(path: Path, builder: Builder, items: Ints, merge_related: bool)
     head, relation, tail = integers(file, ("head", "relation", "tail"))
     first = int(items[-1]) + 1 if len(items) else 0
     listed = [name_list(path / name)[1] for name in ("entity_list.txt", "entity_list.tsv") if (path / name).is_file()]
+    related = [path / name for name in ("relation_list.txt", "relation_list.tsv") if (path / name).is_file()]
+    known = name_list(related[0])[1] if related else np.empty(0, np.int64)
+    every = np.concatenate([*listed, np.empty(0, np.int64)])
+    _check_listed(file, relation, np.concatenate([head, tail]), related[0] if related else file, every, known)
+    idle = np.setdiff1d(known, relation)
+    if len(idle):
+        builder.note(
+            "left out", "relations", len(idle), f"no triple has them: {', '.join(map(str, idle[:5].tolist()))}"
+        )
     entities = universe(head, tail, *listed, original_entities(path))
     entities = entities[entities >= first]
     if merge_related:
         entity, item = related_items(path)
         head, tail = replaced(head, entity, item), replaced(tail, entity, item)
         entities = np.setdiff1d(entities, entity)
+    spoken = np.unique(np.concatenate([head, tail]))
+    check_linked(builder, file, int(np.isin(items, spoken).sum()), len(items), min_share)
     builder.nodes("entity", entities)
     names = relation_names(path, head, relation, tail)
     for source in ("item", "entity"):

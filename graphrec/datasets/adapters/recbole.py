@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from graphrec.datasets.adapters.common import one_hot, whole
+from graphrec.datasets.adapters.common import check_linked, one_hot, whole
 from graphrec.datasets.adapters.delimited import Column, table, tokens
 from graphrec.datasets.adapters.parsing import first_line, show
 from graphrec.datasets.builder import Builder
@@ -31,7 +31,7 @@ def recognise(path: Path) -> bool:
     return path.is_dir() and any(_fields(file) for file in path.glob("*.inter"))
 
 
-def read(path: Path, builder: Builder, *, behaviour: str | None = None) -> None:
+def read(path: Path, builder: Builder, *, behaviour: str | None = None, min_share: float = 0.01) -> None:
     """Read a folder of atomic files into ``builder``.
 
     An entity that ``.link`` ties to an item is that item. Text fields of ``.item`` are joined to its text, the
@@ -42,6 +42,7 @@ def read(path: Path, builder: Builder, *, behaviour: str | None = None) -> None:
         path: the folder; ``NAME.train.inter``, ``NAME.valid.inter``, ``NAME.test.inter`` are parts.
         builder: takes the data.
         behaviour: what the interactions are called.
+        min_share: refuse a knowledge graph that speaks of a smaller share of the items.
     """
     inters = _inter_files(path)
     user, item = _id_fields(next(iter(inters.values())))
@@ -69,7 +70,9 @@ def read(path: Path, builder: Builder, *, behaviour: str | None = None) -> None:
         builder.interactions(ids, user="user", item="item", behaviour=behaviour, part=part or None, **extra)
     if "kg" in tables:
         linked = (items[-1], tables["link"].column(tables["link"].column_names[1])) if "link" in tables else None
-        _add_triples(builder, tables["kg"], linked)
+        total = len(pc.unique(pa.concat_arrays([as_strings(pa.chunked_array([part])) for part in items])))
+        count = _add_triples(builder, tables["kg"], linked)
+        check_linked(builder, about.get("link", about["kg"]), count, total, min_share)
 
 
 def _inter_files(path: Path) -> dict[str, Path]:
@@ -172,8 +175,8 @@ def _add_floats(builder: Builder, kind: str, ids: pa.Array, read: pa.Table, kind
             builder.features(kind, ids, read.column(name).to_numpy().astype(np.float32)[:, None], name=name)
 
 
-def _add_triples(builder: Builder, kg: pa.Table, linked: tuple[pa.Array, pa.ChunkedArray] | None) -> None:
-    """Triples by the kinds of their ends, linked entities as the items they are."""
+def _add_triples(builder: Builder, kg: pa.Table, linked: tuple[pa.Array, pa.ChunkedArray] | None) -> int:
+    """Triples by the kinds of their ends, linked entities as the items they are; how many items have some."""
     head, relation, tail = (as_strings(kg.column(index)) for index in range(3))
     item_of: dict[str, int | str] = {}
     if linked is not None:
@@ -196,3 +199,6 @@ def _add_triples(builder: Builder, kg: pa.Table, linked: tuple[pa.Array, pa.Chun
                 relation="relation",
                 tail=("item" if target else "entity", "tail"),
             )
+    ends_of_all = pc.unique(pa.concat_arrays([head, tail]))
+    spoken = ends_of_all.filter(pc.is_in(ends_of_all, value_set=names))
+    return len({item_of[value] for value in spoken.to_pylist()})
