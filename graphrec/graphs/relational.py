@@ -302,8 +302,10 @@ def relational_graph(
     relations, shift, interact = _numbering(form, stated, target)
 
     used = (*kinds, target) if form.interactions else kinds
+    lengths = tuple(int(graph[kind].edge_index.shape[1]) for kind in used)
+    starts = [sum(lengths[:place]) for place in range(len(used))]
     columns = []
-    for number, kind in enumerate(used):
+    for kind, start in zip(used, starts, strict=True):
         store = graph[kind]
         head, tail = store.edge_index.long()
         if kind == target:
@@ -312,61 +314,57 @@ def relational_graph(
             relation = torch.full_like(head, total + bare.index(kind) + shift)
         else:
             relation = store.relation.long() + shift
-        ids = store.get("edge_id")
-        position = torch.arange(len(head), device=head.device)
-        columns.append(
-            torch.stack(
-                [
-                    head + offset[kind[0]],
-                    tail + offset[kind[2]],
-                    relation,
-                    torch.full_like(head, number),
-                    position,
-                    position if ids is None else ids.long(),
-                ]
-            )
-        )
-    edges = torch.cat(columns, 1)
+        place = torch.arange(start, start + len(head), device=head.device)
+        columns.append(torch.stack([head + offset[kind[0]], tail + offset[kind[2]], relation, place]))
+    # (4, M), and below (3, E): what else is known of an edge is looked up by its place, for much is large here.
+    stated_edges = torch.cat(columns, 1) if len(columns) > 1 else columns[0]
+    del columns
     counts = {
-        "triples": sum(int(graph[kind].edge_index.shape[1]) for kind in kinds),
+        "triples": sum(lengths[place] for place, kind in enumerate(used) if kind != target),
         "interactions": int(graph[target].edge_index.shape[1]) if form.interactions else 0,
-        "self_loops": int((edges[0] == edges[1]).sum()),
+        "self_loops": int((stated_edges[0] == stated_edges[1]).sum()),
     }
     nodes = sum(sizes)
-    edges, dropped = _first_of_each(edges, _triple_order(edges, nodes, len(relations)), (0, 1, 2))
-    counts["duplicates"] = dropped
-    inverse = torch.zeros(edges.shape[1], dtype=torch.bool, device=edges.device)
+    first = _triple_order(stated_edges, nodes, len(relations))
+    stated_edges, counts["duplicates"] = _first_of_each(stated_edges, first, (0, 1, 2))
+    del first
+    number, places = stated_edges.shape[1], stated_edges[3]
+    edges = stated_edges[:3]
     if form.inverse != "none":
-        back = edges.clone()
-        back[0], back[1] = edges[1], edges[0]
+        edges = torch.cat([edges, edges[[1, 0, 2]]], 1)
         if form.inverse == "distinct":
-            back[2] += len(relations) // 2
-        edges = torch.cat([edges, back], 1)
-        inverse = torch.cat([inverse, torch.ones_like(inverse)])
+            edges[2, number:] += len(relations) // 2
+    places = places.clone()
+    del stated_edges
     ordered = _triple_order(edges, nodes, len(relations))
-    edges, inverse = edges[:, ordered], inverse[ordered]
+    edges = edges[:, ordered]
     counts["pairs"] = 0
     if form.deduplicate == "pair":
         # Within a (head, tail) the edges stand by relation, and inverse relations have the larger numbers.
         keep = _changes(edges, (0, 1))
         counts["pairs"] = int((~keep).sum())
-        edges, inverse = edges[:, keep], inverse[keep]
+        edges, ordered = edges[:, keep], ordered[keep]
     counts["edges"] = int(edges.shape[1])
-    adjacency = Adjacency.from_edges(edges[:2], (nodes, nodes), edge_id=edges[5].clone())
-    lengths = tuple(int(graph[kind].edge_index.shape[1]) for kind in used)
+    inverse = ordered >= number
+    places = places[ordered.remainder_(max(number, 1))]
+    del ordered
+    relation = edges[2].clone()
+    edge_id = torch.cat([_edge_ids(graph, kind) for kind in used])[places]
+    adjacency = Adjacency.from_edges(edges[:2], (nodes, nodes), edge_id=edge_id)
+    del edges
+    ends = torch.tensor(starts[1:], dtype=torch.int64, device=places.device)
+    edge_type = torch.bucketize(places, ends, right=True)
+    position = places - torch.tensor(starts, dtype=torch.int64, device=places.device)[edge_type]
     return RelationalGraph(
-        adjacency,
-        edges[2].clone(),
-        edges[3].clone(),
-        edges[4].clone(),
-        inverse,
-        used,
-        lengths,
-        order,
-        sizes,
-        relations,
-        counts,
+        adjacency, relation, edge_type, position, inverse, used, lengths, order, sizes, relations, counts
     )
+
+
+def _edge_ids(graph: HeteroData, kind: EdgeType) -> Tensor:
+    """Ids of an edge type's edges; their places in its list where it has none."""
+    ids: Tensor | None = graph[kind].get("edge_id")
+    edges = graph[kind].edge_index
+    return torch.arange(edges.shape[1], device=edges.device) if ids is None else ids.long()
 
 
 def _convention(convention: str | Convention) -> Convention:
@@ -415,7 +413,8 @@ def _numbering(form: Convention, stated: list[Relation], target: EdgeType) -> tu
 def _triple_order(edges: Tensor, nodes: int, relations: int) -> Tensor:
     """The order by (head, tail, relation), equal ones as they stand."""
     if nodes * nodes * max(relations, 1) < 2**62:
-        return torch.argsort((edges[0] * nodes + edges[1]) * relations + edges[2], stable=True)
+        keys = (edges[0] * nodes).add_(edges[1]).mul_(max(relations, 1)).add_(edges[2])
+        return torch.argsort(keys, stable=True)
     order = torch.argsort(edges[2], stable=True)
     return order[torch.argsort((edges[0] * nodes + edges[1])[order], stable=True)]
 
