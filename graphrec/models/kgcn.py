@@ -338,7 +338,7 @@ class KGCN(PointwiseRecommender):
         if not self.reg:
             return {}
         parts = [p for name, p in self.named_parameters() if not name.endswith("bias")]
-        squares = torch.stack([part.square().sum() for part in parts]).sum()
+        squares = torch.stack([torch.dot(flat, flat) for flat in (part.flatten() for part in parts)]).sum()
         return {"reg": 0.5 * self.reg * self.batch_weight(batch, squares)}
 
     # -- explanations --------------------------------------------------------------------------------------------------
@@ -363,8 +363,14 @@ class KGCN(PointwiseRecommender):
 
 
 def _mix(shares: Tensor, neighbours: Tensor, x: Tensor) -> Tensor:
-    """``sum_k shares[n, k] x[neighbours[n, k]]``, (n, K), (n, K) and (N, D) to (n, D), without an (n, K, D) tensor."""
+    """``sum_k shares[n, k] x[neighbours[n, k]]``, (n, K), (n, K) and (N, D) to (n, D).
+
+    By a sparse product, or, where an (n, K, D) tensor is smaller than the table, by a gather: a sparse product passes
+    over all N rows on its way back.
+    """
     rows, width = neighbours.shape
+    if rows * width < len(x):
+        return torch.einsum("nk,nkd->nd", shares, x.index_select(0, neighbours.reshape(-1)).view(rows, width, -1))
     rowptr = torch.arange(0, rows * width + 1, width, dtype=torch.int32, device=x.device)
     matrix = Adjacency(rowptr, neighbours.reshape(-1).to(torch.int32), (rows, len(x)))
     return spmm(matrix, x, shares.reshape(-1))
