@@ -70,6 +70,22 @@ def hash_uniform(seed: int | Tensor, *keys: Tensor | int) -> Tensor:
     return _logical_right_shift(hash_bits(seed, *keys), 11).to(torch.float64) * 2.0**-53
 
 
+def hash_pairs(seed: int, rows: Tensor, cols: Tensor, shape: tuple[int, int]) -> Tensor:
+    """``hash_bits(seed, rows, cols)`` for many pairs of few rows and columns, the same bits in a third of the time.
+
+    What a pair's two keys come to alone is computed once for each key.
+
+    Args:
+        seed: a derived seed.
+        rows: (E,) integers in [0, R).
+        cols: (E,) integers in [0, C).
+        shape: (R, C).
+    """
+    own = hash_bits(seed, torch.arange(shape[0], device=rows.device))
+    other = _mix(torch.arange(shape[1], device=cols.device) + _GAMMA) + _GAMMA
+    return _mix(own.index_select(0, rows) + other.index_select(0, cols))
+
+
 def hash_integers(seed: int | Tensor, high: Tensor | int, *keys: Tensor | int) -> Tensor:
     """Uniform int64 numbers in [0, high), one for each combination of keys; ``high`` broadcasts with them.
 

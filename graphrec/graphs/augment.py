@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from graphrec.errors import InputError
 from graphrec.graphs.adjacency import Adjacency
-from graphrec.randomness import hash_bits, hash_uniform
+from graphrec.randomness import hash_bits, hash_pairs
 
 
 def keep_edges(
@@ -35,10 +36,12 @@ def keep_edges(
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     elif seed is None:
         raise InputError("keep_edges needs seed= or generator=.")
-    rows, cols = adj.rows().long(), adj.col.long()
+    rows, cols = adj.rows(), adj.col
     if adj.symmetric:
         rows, cols = torch.minimum(rows, cols), torch.maximum(rows, cols)
-    return _listed(adj, hash_uniform(seed, rows, cols) >= p)
+    # u >= p for the uniform number u of hash_uniform, which has 53 bits.
+    bits = hash_pairs(seed, rows, cols, adj.shape)
+    return _listed(adj, ((bits >> 11) & (2**53 - 1)) >= math.ceil(p * 2**53))
 
 
 def keep_exactly(adj: Adjacency, p: float, *, seed: int) -> Tensor:
@@ -51,7 +54,7 @@ def keep_exactly(adj: Adjacency, p: float, *, seed: int) -> Tensor:
     """
     if not 0 <= p < 1:
         raise InputError(f"the share of dropped edges must lie in [0, 1), found {p}.")
-    bits = hash_bits(seed, adj.rows().long(), adj.col.long())
+    bits = hash_pairs(seed, adj.rows(), adj.col, adj.shape)
     stored = torch.zeros(len(adj), dtype=torch.bool, device=adj.device)
     stored[torch.argsort(bits, stable=True)[: _floor(len(adj) * (1 - p))]] = True
     return _listed(adj, stored)

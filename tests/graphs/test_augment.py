@@ -10,7 +10,8 @@ from torch import Tensor
 
 from graphrec.errors import InputError
 from graphrec.graphs.adjacency import Adjacency
-from graphrec.graphs.augment import keep_exactly, keep_nodes, subgraph
+from graphrec.graphs.augment import keep_edges, keep_exactly, keep_nodes, subgraph
+from graphrec.randomness import hash_bits, hash_pairs, hash_uniform
 from tests.graphs.strategies import bipartite
 
 
@@ -46,6 +47,15 @@ def test_the_number_of_nodes_is_exact(size: int, p: float, left: int) -> None:
     assert int(kept.sum()) == left
     if size > 1 and p == 0.5:
         assert not torch.equal(kept, keep_nodes(size, p, seed=5))
+
+
+@pytest.mark.parametrize("p", [0.0, 0.2, 0.5, 0.999])
+def test_quick_draws_are_those_of_the_pairs(p: float) -> None:
+    cells = torch.randperm(3000, generator=torch.Generator().manual_seed(1))[:900]
+    rows, cols = cells // 50, cells % 50
+    assert torch.equal(hash_pairs(7, rows, cols, (60, 50)), hash_bits(7, rows, cols))
+    adj = Adjacency.from_edges(torch.stack([rows, cols]), (60, 50))
+    assert torch.equal(keep_edges(adj, p, seed=7), hash_uniform(7, rows, cols) >= p)
 
 
 @settings(deadline=None, max_examples=60)
