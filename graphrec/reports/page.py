@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from graphrec.reports import svg
-from graphrec.reports.parts import ClickCurves, Entry, Example, GraphStatistics, PopularityBias, ReportParts
+from graphrec.reports.clicks import click_section
+from graphrec.reports.markup import figure, scroll, section
+from graphrec.reports.parts import Entry, Example, GraphStatistics, PopularityBias, ReportParts
 
 # Nothing but the page's own style: even a name that slipped through unescaped could not fetch or run anything.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -27,7 +29,7 @@ def render(parts: ReportParts) -> str:
     sections = (
         _results(parts),
         _learning(parts),
-        _clicks(parts.clicks),
+        click_section(parts.clicks),
         _users(parts),
         _popularity(parts.popularity, parts.model),
         _graph(parts.graph),
@@ -124,18 +126,6 @@ def _metric_name(key: str) -> str:
     return f"{readable}{at}{k}" + (f" ({part})" if part else "")
 
 
-def _section(name: str, body: str) -> str:
-    return f"<section>\n<h2>{escape(name)}</h2>\n{body}\n</section>\n" if body else ""
-
-
-def _scroll(label: str, table: str) -> str:
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">{table}</div>'
-
-
-def _figure(chart: str, caption: str) -> str:
-    return f'<figure class="card">{chart}<figcaption>{caption}</figcaption></figure>' if chart else ""
-
-
 def _results(parts: ReportParts) -> str:
     own = _test_metrics(parts)
     keys = list(own)[:_MAX_METRICS]
@@ -189,7 +179,7 @@ def _results(parts: ReportParts) -> str:
         f'<thead><tr><th scope="col">Metric</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
     )
-    return _section("Results on the test part", f'<div class="card">{about}{_scroll("Results", table)}</div>')
+    return section("Results on the test part", f'<div class="card">{about}{scroll("Results", table)}</div>')
 
 
 _SIDE_COLUMNS = ("epoch", "seconds", "memory", "peak_memory", "lr", "step", "eta")
@@ -222,8 +212,8 @@ def _learning(parts: ReportParts) -> str:
     told = f" The dashed line is the epoch that was kept ({svg.number(mark)})." if mark is not None else ""
     loss = svg.line_chart("Training loss by epoch", series(losses[:_MAX_LINES]), "epoch", "loss", mark)
     curves = svg.line_chart("Validation metrics by epoch", series(measured[:_MAX_LINES]), "epoch", "metric", mark)
-    figures = _figure(loss, f"<b>Training loss</b>, mean of each epoch.{told}")
-    figures += _figure(curves, f"<b>Validation metrics</b> by epoch.{told}")
+    figures = figure(loss, f"<b>Training loss</b>, mean of each epoch.{told}")
+    figures += figure(curves, f"<b>Validation metrics</b> by epoch.{told}")
     if not figures:
         return ""
     head = "".join(f'<th scope="col" class="number">{escape(key)}</th>' for key in keys)
@@ -237,44 +227,8 @@ def _learning(parts: ReportParts) -> str:
         for row in rows
     )
     table = f'<table class="numbers"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    numbers = f"<details><summary>Numbers of every epoch</summary>{_scroll('Numbers of every epoch', table)}</details>"
-    return _section("Learning curves", f'<div class="row">{figures}</div>{numbers}')
-
-
-def _clicks(clicks: ClickCurves | None) -> str:
-    if clicks is None:
-        return ""
-    chance = svg.Series("chance", [0.0, 1.0], [0.0, 1.0])
-    roc = svg.line_chart(
-        "ROC curve",
-        [svg.Series("model", clicks.false_positive, clicks.true_positive), chance],
-        "share of pairs labelled 0 above the threshold",
-        "share of pairs labelled 1",
-    )
-    perfect = svg.Series("as said", [0.0, 1.0], [0.0, 1.0])
-    kept = [n for n, size in enumerate(clicks.count) if size]
-    curve = svg.Series("model", [clicks.predicted[n] for n in kept], [clicks.observed[n] for n in kept])
-    calibration = svg.line_chart(
-        "Calibration", [curve, perfect], "mean predicted probability of the bin", "share labelled 1"
-    )
-    rows = "".join(
-        f'<tr><td class="number">{svg.number(clicks.predicted[n])}</td>'
-        f'<td class="number">{svg.number(clicks.observed[n])}</td>'
-        f'<td class="number">{svg.number(clicks.count[n])}</td></tr>'
-        for n in kept
-    )
-    table = (
-        '<table class="numbers"><thead><tr><th scope="col" class="number">Predicted</th>'
-        '<th scope="col" class="number">Labelled 1</th><th scope="col" class="number">Pairs</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table>"
-    )
-    about = f" Probabilities: {escape(clicks.about)}." if clicks.about else ""
-    figures = _figure(roc, "<b>ROC curve</b>: the area under it is the AUC of all labelled pairs.")
-    figures += _figure(
-        calibration, f"<b>Calibration</b>: what was predicted beside what came true, in bins of probability.{about}"
-    )
-    numbers = f"<details><summary>Numbers of every bin</summary>{_scroll('Numbers of every bin', table)}</details>"
-    return _section("Click prediction", f'<div class="row">{figures}</div>{numbers}')
+    numbers = f"<details><summary>Numbers of every epoch</summary>{scroll('Numbers of every epoch', table)}</details>"
+    return section("Learning curves", f'<div class="row">{figures}</div>{numbers}')
 
 
 def _users(parts: ReportParts) -> str:
@@ -288,8 +242,8 @@ def _users(parts: ReportParts) -> str:
         chart = svg.histogram(f"Distribution of {name} over users", values, name, "users")
         middle = svg.number(float(np.median(values)))
         none = f"{(values == 0).mean():.0%} of {len(values):,} users have 0; the median is {middle}."
-        figures.append(_figure(chart, f"<b>{escape(name)}</b> of each user. {none}"))
-    return _section("Distribution over users", f'<div class="row">{"".join(figures)}</div>' if figures else "")
+        figures.append(figure(chart, f"<b>{escape(name)}</b> of each user. {none}"))
+    return section("Distribution over users", f'<div class="row">{"".join(figures)}</div>' if figures else "")
 
 
 def _popularity(bias: PopularityBias | None, model: str) -> str:
@@ -315,9 +269,7 @@ def _popularity(bias: PopularityBias | None, model: str) -> str:
     body = "".join(f'<tr><th scope="row">{a}</th><td class="number">{b}</td></tr>' for a, b in rows)
     told = f"How evenly {escape(model)} spreads its recommendations. Gini: 0 all items alike, 1 one item takes all."
     table = f"<table><caption>{told}</caption><tbody>{body}</tbody></table>"
-    return _section(
-        "Popularity bias", f'<div class="row">{_figure(chart, caption)}<div class="card">{table}</div></div>'
-    )
+    return section("Popularity bias", f'<div class="row">{figure(chart, caption)}<div class="card">{table}</div></div>')
 
 
 def _graph(graph: GraphStatistics | None) -> str:
@@ -342,11 +294,11 @@ def _graph(graph: GraphStatistics | None) -> str:
         f"</tr></thead><tbody>{edges}</tbody></table>"
     )
     chart = svg.degree_chart("Degree distribution", graph.degrees, "training interactions", "share of nodes")
-    figure = _figure(
+    degrees = figure(
         chart, "<b>Degrees</b>: share of nodes with at least so many training interactions, both axes logarithmic."
     )
     tables = f'<div class="card">{node_table}<br>{edge_table if graph.edges else ""}</div>'
-    return _section("The training graph", f'<div class="row">{tables}{figure}</div>')
+    return section("The training graph", f'<div class="row">{tables}{degrees}</div>')
 
 
 def _per_cent(value: float) -> str:
@@ -377,12 +329,12 @@ def _examples(examples: Sequence[Example]) -> str:
             f"<div><h4>History (training part)</h4>{_entries(example.history, False)}{rest}</div>"
             f"<div><h4>Recommended</h4>{_entries(example.recommended, True)}</div></div></article>"
         )
-    return _section("Examples of recommendations", f'<div class="row">{"".join(cards)}</div>' if cards else "")
+    return section("Examples of recommendations", f'<div class="row">{"".join(cards)}</div>' if cards else "")
 
 
 def _notes(notes: Sequence[str]) -> str:
     entries = "".join(f"<li>{escape(str(note))}</li>" for note in notes)
-    return _section("What was removed, merged or kept", f'<div class="card"><ul>{entries}</ul></div>' if notes else "")
+    return section("What was removed, merged or kept", f'<div class="card"><ul>{entries}</ul></div>' if notes else "")
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -413,6 +365,6 @@ def _again(parts: ReportParts) -> str:
         f'<div class="card"><h3>Run it again</h3><pre>{escape(parts.command)}</pre></div>' if parts.command else ""
     )
     tables = _settings("Settings", parts.config) + _settings("Environment", parts.environment)
-    return _section(
+    return section(
         "Settings, environment and how to reproduce", command + (f'<div class="row">{tables}</div>' if tables else "")
     )

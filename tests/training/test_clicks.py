@@ -168,3 +168,12 @@ def test_the_config_of_a_run_gives_the_same_run(data: RecDataset, tmp_path: Path
     again = fit(PointMF(data, **config["hparams"]), data, **{**config["fit"], "progress": False})
     assert again.metrics["auc"] == run.metrics["auc"]
     assert isinstance(Run.open(run.path), Run)
+
+
+@pytest.mark.slow
+def test_labels_reach_every_process(data: RecDataset) -> None:
+    alone, together = PointMF(data, batch_size=100), PointMF(data, batch_size=100)
+    fit(alone, data, epochs=3, **OPTIONS)
+    fit(together, data, epochs=3, devices=2, **OPTIONS)
+    for name, value in alone.state_dict().items():
+        torch.testing.assert_close(together.state_dict()[name], value, rtol=0, atol=1e-5)
