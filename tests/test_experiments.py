@@ -21,7 +21,8 @@ FILES = sorted((ROOT / "experiments" / "published").glob("*.yaml"))
 def test_every_published_row_names_what_exists(file: Path) -> None:
     row = yaml.safe_load(file.read_text(encoding="utf-8"))
     model = resolve(row["model"])
-    assert row["dataset"] in registry.entries()
+    # A row that is not run by default may be on data that whoever runs it brings along; its note says which.
+    assert row["dataset"] in registry.entries() or (row["run"] is False and row["dataset"] in row["note"])
     assert row["published"]
     assert row["source"]
     if "preset" in row:
