@@ -155,7 +155,7 @@ class _Rows(torch.autograd.Function):
             ctx.plan, ctx.state = plan, state
             ctx.save_for_backward(*tensors)
         else:
-            _Shelf(plan.matrix).take_back(state.tables + state.sums[:-1])
+            _give_back(plan, state)
         return tuple(outputs)
 
     @staticmethod
@@ -175,19 +175,20 @@ class _Rows(torch.autograd.Function):
 def _forward(plan: _Plan, tensors: Sequence[Tensor]) -> tuple[list[Tensor], _State]:
     tables, arguments = plan.split(tensors)
     shelf, last = _Shelf(plan.matrix), len(arguments) - 1
-    x = torch.cat(list(tables), out=shelf.lend(tables[0].shape[1], tables[0]))
-    outputs, state = [x.index_select(0, plan.index)], _State([x])
+    x = torch.cat(list(tables), out=_layer_table(plan, shelf, tables[0].shape[1], tables[0]))
+    outputs, state = [_picked(plan, x)], _State([x.detach()])
     for layer in range(last):
         width = arguments[layer][1].shape[0]
         sums = multiply(plan.matrix, x, out=shelf.lend(x.shape[1], x))
-        out = shelf.lend(width, x)
+        out = _layer_table(plan, shelf, width, x)
         for part, nodes in _blocks(plan, layer):
             y = aggregate(plan.kinds[layer], _rows(x, nodes), _rows(sums, nodes), arguments[layer])
             _put(out, nodes, plan.drop(layer, y, part))
         x = out
-        state.tables.append(x)
+        # As a tensor of its own: an output that the pass itself keeps would keep the pass.
+        state.tables.append(x.detach())
         state.sums.append(sums)
-        outputs.append(x.index_select(0, plan.index))
+        outputs.append(_picked(plan, x))
     sums = multiply(plan.picked, x)
     out = x.new_empty(len(sums), arguments[last][1].shape[0])
     for part in _parts(plan, len(sums)):
@@ -201,7 +202,7 @@ def _forward(plan: _Plan, tensors: Sequence[Tensor]) -> tuple[list[Tensor], _Sta
 def _backward(plan: _Plan, tensors: Sequence[Tensor], state: _State, grads: Sequence[Tensor]) -> list[Tensor]:
     tables, arguments = plan.split(tensors)
     shelf, last = _Shelf(plan.matrix), len(arguments) - 1
-    own = state.tables[last].index_select(0, plan.index)
+    own = state.tables[last].index_select(0, plan.index)  # and then its gradient
     to_sums = torch.empty_like(own)
     total = [torch.zeros_like(argument) for argument in arguments[last]]
     for part in _parts(plan, len(own)):
@@ -239,9 +240,18 @@ def _backward(plan: _Plan, tensors: Sequence[Tensor], state: _State, grads: Sequ
         below.index_add_(0, plan.index, grads[layer])
         shelf.take_back([current, passed])
         current = below
-    shelf.take_back(state.tables + state.sums[:-1])
+    _give_back(plan, state)
     to_tables = list(current.split([len(table) for table in tables]))
     return to_tables + [each for found in reversed(to_arguments) for each in found]
+
+
+def _layer_table(plan: _Plan, shelf: _Shelf, width: int, like: Tensor) -> Tensor:
+    """Where a layer goes: a lent table, but where all of it is handed out."""
+    return like.new_empty(shelf.size, width) if plan.picked is plan.matrix else shelf.lend(width, like)
+
+
+def _picked(plan: _Plan, x: Tensor) -> Tensor:
+    return x if plan.picked is plan.matrix else x.index_select(0, plan.index)
 
 
 def _gradient_table(shelf: _Shelf, layer: int, like: Tensor) -> Tensor:
@@ -281,6 +291,10 @@ def _parts(plan: _Plan, size: int) -> Iterator[slice]:
 def _add(total: Sequence[Tensor], found: Sequence[Tensor]) -> None:
     for whole, share in zip(total, found, strict=True):
         whole.add_(share)
+
+
+def _give_back(plan: _Plan, state: _State) -> None:
+    _Shelf(plan.matrix).take_back(state.sums[:-1] if plan.picked is plan.matrix else state.tables + state.sums[:-1])
 
 
 def _rows(x: Tensor, nodes: Tensor | slice) -> Tensor:
