@@ -23,6 +23,7 @@ from graphrec.randomness import derive, hash_bits, hash_integers
 _ROUNDS = 8
 _BLOCK = 1 << 17
 _CELLS = 1 << 22
+_FILTERED = 1 << 16
 
 Candidates = slice | Tensor | None
 
@@ -89,8 +90,33 @@ class TripleIndex:
         wanted = self._key(heads, relations, tails).contiguous()
         if len(self) == 0:
             return torch.zeros(wanted.shape, dtype=torch.bool, device=wanted.device)
+        if wanted.device.type != "cpu" or len(self) < _FILTERED or wanted.numel() < 256:
+            return self._found(wanted)
+        # Hardly any corrupted triple is a fact: bits that fit into the cache tell so, and few are looked up among keys.
+        flat = wanted.view(-1)
+        place = _places(flat, self._filter())
+        likely = torch.nonzero((self._filter()[place >> 3] >> (place & 7).to(torch.uint8)) & 1)[:, 0]
+        known = torch.zeros_like(flat, dtype=torch.bool)
+        known[likely] = self._found(flat[likely])
+        return known.view(wanted.shape)
+
+    def _found(self, wanted: Tensor) -> Tensor:
         at = torch.searchsorted(self.keys, wanted).clamp_(max=len(self) - 1)
         return self.keys[at] == wanted
+
+    def _filter(self) -> Tensor:
+        """Eight bits or more for each triple, packed: that of a known triple's hash is set."""
+        if "filter" not in self.cache:
+            with torch.inference_mode(False):  # what is kept must serve training too
+                bits = torch.zeros(1 << (8 * len(self) - 1).bit_length(), dtype=torch.uint8, device=self.keys.device)
+                packed = bits.new_zeros(len(bits) // 8)
+                for start in range(0, len(self), _BLOCK):
+                    bits[_places(self.keys[start : start + _BLOCK], packed)] = 1
+                for bit, column in enumerate(bits.view(-1, 8).unbind(1)):
+                    packed |= column << bit
+                self.cache["filter"] = packed
+        kept: Tensor = self.cache["filter"]
+        return kept
 
     def span(self, heads: Tensor, relations: Tensor, low: int = 0, high: int | None = None) -> tuple[Tensor, Tensor]:
         """First key and one past the last of the known tails in [low, high) of each (h, r), int64 positions."""
@@ -118,6 +144,11 @@ class TripleIndex:
     def apply(self, function: Callable[[Tensor], Tensor]) -> TripleIndex:
         """The same index with ``function`` applied to its tensor: a move to a device."""
         return TripleIndex(function(self.keys), self.num_nodes, self.num_relations)
+
+
+def _places(keys: Tensor, packed: Tensor) -> Tensor:
+    """The bit of each key in a packed filter whose number of bits is a power of two."""
+    return hash_bits(0, keys) & (8 * len(packed) - 1)
 
 
 def triple_index(graph: RelationalGraph) -> TripleIndex:

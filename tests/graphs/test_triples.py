@@ -52,6 +52,23 @@ def test_membership_is_that_of_a_set(case: tuple[Triples, int, int]) -> None:
     assert table.flatten().tolist() == expected
 
 
+def test_membership_in_a_large_graph_is_that_of_its_keys() -> None:
+    """Large enough that bits are asked before keys."""
+    stream = torch.Generator().manual_seed(0)
+    heads, tails = torch.randint(5000, (2, 100_000), generator=stream)
+    relations = torch.randint(7, (100_000,), generator=stream)
+    index = TripleIndex.from_triples(heads, relations, tails, 5000, 7)
+    assert index.contains(heads, relations, tails).all()
+    others = torch.randint(5000, (200, 300), generator=stream)
+    found = index.contains(heads[:200, None], relations[:200, None], others)
+    known = set(index.keys.tolist())
+    keys = (heads[:200, None] * 7 + relations[:200, None]) * 5000 + others
+    assert found.shape == (200, 300)
+    assert found.flatten().tolist() == [key in known for key in keys.flatten().tolist()]
+    share = index.cache["filter"].numel() * 8 / len(index)
+    assert 8 <= share <= 16
+
+
 @settings(deadline=None, max_examples=80)
 @given(triples(), st.integers(1, 3), st.integers(0, 5), st.data())
 def test_a_corrupted_triple_is_never_a_fact(
