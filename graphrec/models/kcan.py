@@ -12,6 +12,7 @@ from torch.nn import functional
 from graphrec import randomness
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError, unknown
+from graphrec.graphs.relational import RelationalGraph
 from graphrec.graphs.triples import TripleIndex, corrupted_tails, triple_order
 from graphrec.graphs.weighted_lists import weighted_neighbour_lists
 from graphrec.layers.conditional_attention import NeighbourShares
@@ -23,7 +24,7 @@ from graphrec.layers.relational import edge_softmax, row_sums
 from graphrec.layers.reranking import reranked
 from graphrec.layers.spmm import spmm
 from graphrec.layers.triple_attention import translation_attention
-from graphrec.models.base import Batch, Derived, EdgeWeight, Encoded, GraphInputs, PairBatch, Phase, TripleBatch
+from graphrec.models.base import Batch, Derived, EdgeWeight, Encoded, GraphInputs, PairBatch, Phase, Preset, TripleBatch
 from graphrec.models.knowledge import KnowledgeRecommender
 from graphrec.models.pairwise import Initialisation, Loss
 
@@ -55,9 +56,10 @@ class KCAN(KnowledgeRecommender):
     ``rerank`` candidates of each user: those whose global part :math:`g_u W \cdot g_i W` (W the rows of W_out that meet
     g) is largest, the user's own training items only where others do not suffice. All other items stand below them in
     the order of the global part, own training items last; their values say no more than this order.
-    ``score(users, items)`` with items of each user, (B, P), always gives the exact scores. ``rerank=None`` ranks all
-    items exactly; do so for the published evaluation, ``evaluate(…, sampled_negatives=100)``, whose negatives are
-    seldom among the candidates.
+    On Last.FM (``music``) 200 candidates of 3,846 held the exact 20
+    best of all of 60 users. ``score(users, items)`` with items of each user, (B, P), always gives the exact scores.
+    ``rerank=None`` ranks all items exactly; do so for the published evaluation, one positive among 100 drawn negatives
+    (``evaluate(…, sampled_negatives=100)``): few of these are among the candidates.
 
     As in the authors' review code: lists are drawn once an epoch and serve all targets (the paper calls the sampling
     target-specific), each tower ends in one linear map (the paper: an MLP), λ is on the outputs and all weights. Its
@@ -87,6 +89,19 @@ class KCAN(KnowledgeRecommender):
     """
 
     convention: ClassVar[str] = "kcan"
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "movie": Preset(fit={"epochs": 200}, note="The authors' setting for MovieLens-1M; the defaults."),
+        "last-fm": Preset(
+            model={"lr": 0.025, "reg": 1e-3, "dropout": 0.05, "batch_size": 10240, "triple_batch_size": 10240},
+            fit={"epochs": 200},
+            note="The authors' setting for KGAT's last-fm.",
+        ),
+        "yelp2018": Preset(
+            model={"lr": 0.1, "reg": 1e-3, "dropout": 0.05, "batch_size": 10240},
+            fit={"epochs": 200},
+            note="The authors' setting for KGAT's yelp2018.",
+        ),
+    }
     attention: Tensor
     neighbours: Tensor
     drawn_with: Tensor
@@ -210,6 +225,10 @@ class KCAN(KnowledgeRecommender):
         """Π of the present tables, (E,)."""
         logits = translation_attention(self.knowledge, self.node_table(), _SCORER, self.relation_tables())
         return edge_softmax(self.knowledge.adjacency, logits)
+
+    def relational_attention(self) -> tuple[RelationalGraph, Tensor]:
+        """The graph and Π, (E,); equal shares where the variant has no attention."""
+        return self.knowledge, self.attention if self.is_global or self.is_local else self.uniform_attention()
 
     @torch.no_grad()
     def draw_neighbours(self, seed: int) -> Tensor:

@@ -15,6 +15,7 @@ from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
 from graphrec.models import GraphRecommender
 from graphrec.models.base import Batch, PairBatch, TripleBatch
+from graphrec.models.deletion import without_edges
 from graphrec.models.kcan import KCAN
 from graphrec.runs import Run
 from tests.models.conformance import KnowledgeConformance, scores, trained
@@ -287,6 +288,30 @@ def test_lists_and_attention_change_each_epoch_and_act() -> None:
     refreshed(model, 5)
     assert torch.equal(model.neighbours, second)
     torch.testing.assert_close(model.derived()["neighbours"].rebuild(), second)
+
+
+def test_deletion_redraws_only_what_held_the_edge() -> None:
+    data = planted_kg()
+    model = trained(KCAN(data, num_neighbours=4, batch_size=256), 2)
+    assert isinstance(model, KCAN)
+    again = without_edges(model, {})
+    assert torch.equal(scores(again), scores(model))
+    graph, kind = model.knowledge, ("item", "related", "entity")
+    listed = model.neighbours.flatten()
+    place = graph.edge_types.index(kind)
+    edge = int(listed[graph.edge_type[listed] == place][0])
+    made = without_edges(model, {kind: graph.edge_id[edge : edge + 1]})
+    assert isinstance(made, KCAN)
+    assert len(made.knowledge) == len(graph) - 2
+
+    def named(which: KCAN) -> list[list[tuple[int, int]]]:
+        ends = which.knowledge.tails(), which.knowledge.relation
+        return [sorted((int(ends[0][e]), int(ends[1][e])) for e in row) for row in which.neighbours]
+
+    changed = [node for node, rows in enumerate(zip(named(model), named(made), strict=True)) if rows[0] != rows[1]]
+    assert changed
+    assert set(changed) <= {int(graph.heads()[edge]), int(graph.tails()[edge])}
+    assert not torch.equal(scores(made), scores(model))
 
 
 def test_the_target_changes_the_other_side_but_not_without_its_gate() -> None:

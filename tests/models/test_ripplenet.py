@@ -12,6 +12,7 @@ from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
 from graphrec.models import GraphRecommender, RippleNet, ripplenet
 from graphrec.models.base import PointBatch
+from graphrec.models.deletion import without_edges
 from tests.models.conformance import KnowledgeConformance, trained
 from tests.models.planted_kg import planted_kg, tiny_kg
 
@@ -225,6 +226,23 @@ def test_edges_of_weight_zero_are_no_edges() -> None:
         torch.testing.assert_close(model.score(users, edge_weight={name: weight}), smaller.score(users))
         if name == target:
             torch.testing.assert_close(model.score(users, edge_weight=weight), smaller.score(users))
+
+
+def test_deletion_takes_the_triple_and_what_hangs_on_it() -> None:
+    data = planted_kg()
+    model = trained(RippleNet(data, dim=8, memory_size=12), 2)
+    assert isinstance(model, RippleNet)
+    assert torch.equal(without_edges(model, {}).score(torch.arange(9)), model.score(torch.arange(9)))
+    edge, kind = int(model.ripples[0, 0, 0]), ("item", "related", "entity")
+    graph = model.knowledge
+    assert graph.edge_types[int(graph.edge_type[edge])] == kind
+    made = without_edges(model, {kind: graph.edge_id[edge : edge + 1]})
+    assert isinstance(made, RippleNet)
+    lost = set(sets_of(model, 0)[0]) - set(sets_of(made, 0)[0])
+    assert lost == {(int(graph.heads()[edge]), int(graph.relation[edge]), int(graph.tails()[edge]))}
+    untouched = [user for user in range(160) if lost.isdisjoint({t for hop in sets_of(model, user) for t in hop})]
+    assert untouched
+    assert all(sets_of(model, user)[0] == sets_of(made, user)[0] for user in untouched)
 
 
 def test_edge_weights_have_gradients() -> None:
