@@ -16,6 +16,7 @@ from graphrec.errors import InputError, unknown
 from graphrec.graphs.adjacency import Adjacency
 from graphrec.graphs.augment import keep_edges, keep_exactly
 from graphrec.graphs.normalise import normalise, symmetric_entries
+from graphrec.graphs.relational import RelationalGraph
 from graphrec.graphs.triples import triple_index
 from graphrec.layers.contrastive import info_nce
 from graphrec.layers.dropout import kept_entries
@@ -296,6 +297,14 @@ class KGCL(KnowledgeRecommender):
             self.relation_embedding @ self.attention_bias,
             None if weight is None else weight.to(items.dtype).index_select(0, tails.edge),
         )
+
+    @torch.no_grad()
+    def relational_attention(self) -> tuple[RelationalGraph, Tensor]:
+        """The triples as stated and α, (E,); 0 for those that no item sees."""
+        shares = self.item_embedding.new_zeros(len(self.knowledge))
+        x = self.tail_rows(self.tails.nodes)
+        shares[self.tails.edge] = self.attention(self.tails, self.item_embedding, x)
+        return self.knowledge, shares
 
     def item_table(
         self,

@@ -330,6 +330,26 @@ def test_an_item_without_triples_keeps_its_vector_or_gets_the_padding() -> None:
     assert data.num_nodes["item"] == 10
 
 
+def test_attention_for_explanations_is_that_of_the_visible_triples() -> None:
+    model = tiny(max_tails=2)
+    graph, shares = model.relational_attention()
+    assert graph is model.knowledge and shares.shape == (len(graph),)
+    hidden = torch.ones(len(graph), dtype=torch.bool)
+    hidden[model.tails.edge] = False
+    assert hidden.any() and not shares[hidden].any()
+    own = torch.stack(
+        [model.item_embedding[item] + sum_of_tails(model, shares, item) for item in range(model.num_items)]
+    )
+    torch.testing.assert_close(own, model.item_table(model.tails))
+
+
+def sum_of_tails(model: KGCL, shares: Tensor, item: int) -> Tensor:
+    total = torch.zeros(model.dim).double()
+    for edge in torch.nonzero(model.knowledge.heads() == item)[:, 0].tolist():
+        total = total + shares[edge] * tail_vector(model, int(model.knowledge.tails()[edge]))
+    return total
+
+
 def test_without_the_graphs_additions_it_is_lightgcn() -> None:
     model = tiny(contrast_weight=0.0)
     plain = LightGCN(tiny_kg(), dim=4, num_layers=2).double()
