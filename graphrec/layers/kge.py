@@ -181,6 +181,32 @@ class TripleScorer:
         batch = self.projected(heads, relations, tails, None, tables)
         return self.compare(self.move(batch.heads, batch.vectors), batch.tails)
 
+    def score(
+        self, nodes: Tensor, heads: Tensor | None, relations: Tensor, tails: Tensor | None, tables: Tables
+    ) -> Tensor:
+        """Scores of triples, or of incomplete ones with every node in the place of what is missing.
+
+        Args:
+            nodes: (N, D).
+            heads: (B,) int64, rows of ``nodes``; None: every node.
+            relations: (B,) int64.
+            tails: (B,) int64; None: every node.
+            tables: the relation tables.
+
+        Returns:
+            (B,), or (B, N) where one end is missing.
+
+        Raises:
+            InputError: both ends are missing.
+        """
+        if heads is not None and tails is not None:
+            return self(nodes[heads], relations, nodes[tails], tables)
+        if heads is not None:
+            return self.score_all(nodes[heads], relations, nodes, tables, missing="tail")
+        if tails is not None:
+            return self.score_all(nodes[tails], relations, nodes, tables, missing="head")
+        raise InputError("triples need heads, tails or both.")
+
     def score_all(
         self, rows: Tensor, relations: Tensor, nodes: Tensor, tables: Tables, *, missing: Literal["tail", "head"]
     ) -> Tensor:

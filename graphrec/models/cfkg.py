@@ -166,14 +166,7 @@ class CFKG(KnowledgeRecommender):
             relations: (B,) int64.
             tails: (B,) int64 nodes, or None.
         """
-        x, tables = self.node_table(), {"vectors": self.relation_embedding}
-        if heads is not None and tails is not None:
-            return self.scorer(x[heads], relations, x[tails], tables)
-        if heads is not None:
-            return self.scorer.score_all(x[heads], relations, x, tables, missing="tail")
-        if tails is not None:
-            return self.scorer.score_all(x[tails], relations, x, tables, missing="head")
-        raise InputError("score_triples needs heads, tails or both.")
+        return self.scorer.score(self.node_table(), heads, relations, tails, {"vectors": self.relation_embedding})
 
     def triple_loss(self, batch: TripleBatch, edge_weight: EdgeWeight = None) -> Mapping[str, Tensor]:
         """The terms ``rank`` and ``reg`` of one batch; see the class."""

@@ -209,14 +209,7 @@ class CKE(KnowledgeRecommender):
             relations: (B,) int64.
             tails: (B,) int64 nodes, or None.
         """
-        x, tables = self.node_table(), self.relation_tables()
-        if heads is not None and tails is not None:
-            return self.scorer(x[heads], relations, x[tails], tables)
-        if heads is not None:
-            return self.scorer.score_all(x[heads], relations, x, tables, missing="tail")
-        if tails is not None:
-            return self.scorer.score_all(x[tails], relations, x, tables, missing="head")
-        raise InputError("score_triples needs heads, tails or both.")
+        return self.scorer.score(self.node_table(), heads, relations, tails, self.relation_tables())
 
     def triple_loss(self, batch: TripleBatch) -> Tensor:
         """c times the mean loss of triples, without a regulariser."""
