@@ -44,6 +44,7 @@ def fit(
     select_on: Selection | None = "auto",
     metric: str = "auto",
     patience: int | None = None,
+    max_seconds: float | None = None,
     evaluate_every: int = 1,
     ks: Sequence[int] = (20,),
     task: Task = "rank",
@@ -85,6 +86,7 @@ def fit(
         select_on: see :class:`FitOptions`.
         metric: see :class:`FitOptions`.
         patience: see :class:`FitOptions`.
+        max_seconds: see :class:`FitOptions`.
         evaluate_every: see :class:`FitOptions`.
         ks: see :class:`FitOptions`.
         task: see :class:`FitOptions`.
@@ -122,6 +124,7 @@ def fit(
         select_on=select_on,
         metric=metric,
         patience=patience,
+        max_seconds=max_seconds,
         evaluate_every=evaluate_every,
         ks=tuple(ks),
         task=task,

@@ -146,7 +146,9 @@ class Loop(LightningModule):
             row.update({f"{phase.phase.name}/{name}": value for name, value in result.terms.items()})
         row["seconds"] = time.monotonic() - self._epoch_started
         standing.epoch += 1
-        last = standing.epoch >= options.epochs
+        spent = self._seconds_before + time.monotonic() - self._started
+        over = options.max_seconds is not None and spent >= options.max_seconds
+        last = over or standing.epoch >= options.epochs
         shown: dict[str, float] = {}
         if self.evaluate is not None and (last or standing.epoch % options.evaluate_every == 0):
             metrics = {f"{self.part}/{name}": value for name, value in self.evaluate().items()}
@@ -156,7 +158,7 @@ class Loop(LightningModule):
         row["peak_memory"] = peak_memory(self.model.device)
         standing.history.append(row)
         standing.finished = last or (options.patience is not None and standing.waited >= options.patience)
-        standing.stopped_early = standing.finished and not last
+        standing.stopped_early = standing.finished and standing.epoch < options.epochs
         standing.seconds = self._seconds_before + time.monotonic() - self._started
         self.show.epoch(standing.epoch - 1, row["loss"], time.monotonic() - self._epoch_started, shown)
         if self.processes.rank == 0:

@@ -55,6 +55,9 @@ class FitOptions:
     patience: int | None = None
     """Evaluations without a better value after which training stops; a value that only equals the best is not
     better."""
+    max_seconds: float | None = None
+    """Training ends after the epoch that reaches so many seconds, evaluations included; how many epochs that takes
+    depends on the machine. None sets no limit."""
     evaluate_every: int = 1
     """Epochs between evaluations on the selection part; the last epoch is always evaluated."""
     ks: tuple[int, ...] = (20,)
@@ -112,6 +115,8 @@ class FitOptions:
             object.__setattr__(self, "metric", METRIC[self.task])
         if self.clip is not None and not self.clip > 0:
             raise InputError(f"clip must be above 0, found {self.clip}; None leaves gradients as they are.")
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            raise InputError(f"max_seconds must be above 0, found {self.max_seconds}; None sets no limit.")
         if self.warmup < 0 or (self.warmup >= 1 and self.warmup != int(self.warmup)):
             raise InputError(f"warmup must be a whole number of steps or a share of them below 1, found {self.warmup}.")
         if not self.ks or min(self.ks) < 1:

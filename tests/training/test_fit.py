@@ -113,6 +113,17 @@ def test_evaluate_every_also_evaluates_the_last_epoch(train: Train) -> None:
     assert list(run.history["valid/recall@2"].notna()) == [False, True, False, True, True]
 
 
+def test_a_budget_of_seconds_ends_after_an_epoch(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphrec.training import loop
+
+    clock = iter(range(0, 10_000, 3))
+    monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(clock)))
+    _, run = train(epochs=1000, max_seconds=100.0, evaluate_every=1000)
+    assert 1 <= len(run.history) < 40
+    # The epoch that ended it is evaluated like any last one.
+    assert run.history["valid/recall@2"].notna().tolist() == [False] * (len(run.history) - 1) + [True]
+
+
 def test_selection_on_test_is_said(train: Train) -> None:
     _, run = train(select_on="test")
     assert run.config["selected_on"] == "test"
