@@ -6,7 +6,7 @@ interaction relation counted as the form has them).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -68,12 +68,10 @@ class Relation:
     edge_type: EdgeType | None
     inverse: bool
 
-    def title(self, names: Sequence[str] | None = None) -> str:
-        """What to call it in a table: its name, where ``names`` are those of the dataset's relations by code."""
-        name = f"relation {self.code}" if names is None or self.code < 0 else str(names[self.code])
-        if self.code < 0 and self.edge_type is not None:
-            name = self.edge_type[1]
-        return f"{name} (backwards)" if self.inverse else name
+    def title(self) -> str:
+        """What to call it where nobody gives it a name."""
+        name = self.edge_type[1] if self.code < 0 and self.edge_type is not None else f"relation {self.code}"
+        return f"{name} (inverse)" if self.inverse else name
 
 
 @dataclass(frozen=True, eq=False)

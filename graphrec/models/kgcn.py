@@ -349,17 +349,21 @@ class KGCN(PointwiseRecommender):
 
         Args:
             user: row number.
-            relation_names: names of the dataset's relations by their codes.
+            relation_names: a name for each relation of :attr:`knowledge`.
 
         Returns:
             ``relation``; ``score``, the logit; ``weight``, its share where each relation occurs once.
         """
         logits = self.relation_logits(torch.tensor([user], device=self.device))[0]
-        names = [relation.title(relation_names) for relation in self.knowledge.relations]
+        names = relation_names or [relation.title() for relation in self.knowledge.relations]
         frame = pd.DataFrame(
             {"relation": names, "score": logits.cpu().numpy(), "weight": logits.softmax(0).cpu().numpy()}
         )
         return frame.sort_values("score", ascending=False, kind="stable", ignore_index=True)
+
+    def explanation_tables(self, user: int, relation_names: Sequence[str] | None = None) -> Mapping[str, pd.DataFrame]:
+        """What stands beside an explanation: the user's weights of relations."""
+        return {"What the user gives for each relation": self.relation_weights(user, relation_names)}
 
 
 def _mix(shares: Tensor, neighbours: Tensor, x: Tensor) -> Tensor:

@@ -264,12 +264,12 @@ class KGIN(KnowledgeRecommender):
         """What each intent is made of, largest share first.
 
         Args:
-            relation_names: names of the dataset's relations by their codes.
+            relation_names: a name for each relation of :attr:`knowledge`, inverse ones too.
 
         Returns:
             ``intent``, from 0; ``relation``; ``share``, that of the relation in the intent (sums to 1 in each).
         """
-        titles = [relation.title(relation_names) for relation in self.knowledge.relations]
+        titles = relation_names or [relation.title() for relation in self.knowledge.relations]
         shares = self.intent_logits.softmax(1).cpu()
         order = shares.argsort(dim=1, descending=True, stable=True)
         count, width = shares.shape
@@ -312,6 +312,12 @@ class KGIN(KnowledgeRecommender):
                 "attention": attention.flatten().cpu().numpy(),
             }
         )
+
+    def explanation_tables(self, user: int, relation_names: Sequence[str] | None = None) -> Mapping[str, pd.DataFrame]:
+        """What stands beside an explanation: the user's attention, and the five largest relations of each intent."""
+        attention = self.intent_attention([user])[["intent", "attention"]]
+        largest = self.intents(relation_names).groupby("intent").head(5).reset_index(drop=True)
+        return {"The user's intents": attention, "Relations in each intent": largest}
 
 
 def _seed(generator: torch.Generator) -> Tensor:

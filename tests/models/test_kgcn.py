@@ -257,15 +257,17 @@ def test_same_seed_same_lists_another_seed_others() -> None:
 
 
 def test_relation_weights_are_a_table_by_name() -> None:
-    data = tiny_kg()
-    model = make(data)
-    names = [f"name {code}" for code in data.relations.raw.tolist()]
+    model = make()
+    names = [f"name {number}" for number in range(model.knowledge.num_relations)]
     frame = model.relation_weights(4, names)
     assert frame["weight"].sum() == pytest.approx(1.0)
-    assert sorted(frame["relation"]) == sorted(names)
+    assert sorted(frame["relation"]) == names
     assert frame["score"].is_monotonic_decreasing
     best = int(torch.argmax(model.relation_embedding.detach() @ model.user_embedding.detach()[4]))
     assert frame["relation"][0] == names[best]
+    assert model.relation_weights(4)["relation"][0] == f"relation {best}"
+    (table,) = model.explanation_tables(4, names).values()
+    assert table.equals(frame)
 
 
 def test_training_draws_pairs_when_nothing_is_labelled() -> None:

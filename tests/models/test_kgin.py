@@ -286,17 +286,22 @@ def test_evaluation_draws_nothing() -> None:
 
 
 def test_intents_are_a_table_by_name() -> None:
-    data = tiny_kg()
-    model = make(data)
-    names = [f"name {code}" for code in data.relations.raw.tolist()]
+    model = make()
+    names = [f"name {number}" for number in range(model.knowledge.num_relations)]
     frame = model.intents(names)
-    assert len(frame) == 3 * 2 * len(names)
+    assert len(frame) == 3 * len(names)
     assert frame.groupby("intent")["share"].sum().tolist() == pytest.approx([1.0] * 3)
     with torch.no_grad():
-        model.intent_logits[1, len(names) + 2] = 9.0
+        model.intent_logits[1, 6] = 9.0
     best = model.intents(names).query("intent == 1").iloc[0]
-    assert best["relation"] == f"{names[2]} (backwards)"
+    assert best["relation"] == names[6]
     assert best["share"] > 0.9
+    assert model.intents().query("intent == 1")["relation"].iloc[0] == "relation 2 (inverse)"
+    tables = model.explanation_tables(3, names)
+    assert {"intent", "attention"} == set(tables["The user's intents"])
+    largest = tables["Relations in each intent"]
+    assert largest.groupby("intent").size().tolist() == [5] * 3
+    assert names[6] in set(largest["relation"])
 
 
 def test_attention_of_users() -> None:
