@@ -96,14 +96,14 @@ def run(arguments: Sequence[str]) -> int:
     trained: dict[str, Any] = opened.config["fit"]
     found: dict[str, Any]
     if (trained.get("task", "rank") if options.task == "run" else options.task) == "ctr":
-        split, last = options.split, options.auc_batch_last
+        split, size, last = options.split, options.auc_batch_size, options.auc_batch_last
         scaling = trained.get("scaling", "none") if options.scaling == "run" else options.scaling
         found = evaluate(
             opened,
             data,
             task="ctr",
             split=split,
-            auc_batch_size=options.auc_batch_size or trained.get("auc_batch_size", 1024),
+            auc_batch_size=trained.get("auc_batch_size", 1024) if size is None else size,
             auc_batch_last=trained.get("auc_batch_last", "keep") if last == "run" else last,
             # What is fitted on the valid part says nothing about that part.
             scaling="none" if split == "valid" and options.scaling == "run" else scaling,

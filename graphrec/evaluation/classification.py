@@ -19,10 +19,11 @@ def average_ranks(scores: Tensor, groups: Tensor | None = None) -> Tensor:
         (N,) float64.
     """
     size = len(scores)
+    order = scores.argsort(stable=True)
     if groups is None:
         groups = torch.zeros(size, dtype=torch.int64, device=scores.device)
-    order = scores.argsort(stable=True)
-    order = order[groups[order].argsort(stable=True)]
+    else:
+        order = order[groups[order].argsort(stable=True)]
     value, group = scores[order], groups[order]
     new_group = torch.ones(size, dtype=torch.bool, device=scores.device)
     new_group[1:] = group[1:] != group[:-1]
@@ -51,7 +52,7 @@ def auc_by_group(scores: Tensor, labels: Tensor, groups: Tensor, size: int) -> t
         (G,) float64, NaN where a group has one class only; (G,) float64.
     """
     positive = labels.double()
-    ranks = average_ranks(scores, groups)
+    ranks = average_ranks(scores, groups if size > 1 else None)
     zero = torch.zeros(size, dtype=torch.float64, device=scores.device)
     count = zero.index_add(0, groups, positive)
     other = zero.index_add(0, groups, 1 - positive)
