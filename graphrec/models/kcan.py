@@ -310,6 +310,16 @@ class KCAN(KnowledgeRecommender):
         scores = _SCORER.scores(_SCORER.projected(*ends, self.relation_tables()))
         return {"triples": self.batch_weight(batch, bpr_loss(*scores))}
 
+    def score_triples(self, heads: Tensor | None, relations: Tensor, tails: Tensor | None) -> Tensor:
+        """-f of triples, (B,), or with every node in the place of a None, (B, N).
+
+        Args:
+            heads: (B,) int64 nodes of :attr:`knowledge`, or None.
+            relations: (B,) int64.
+            tails: (B,) int64 nodes, or None.
+        """
+        return _SCORER.score(self.node_table(), heads, relations, tails, self.relation_tables())
+
     def pair_loss(self, batch: PairBatch, edge_weight: EdgeWeight = None) -> Mapping[str, Tensor]:
         """The terms ``rank`` and ``reg`` of one batch; see the class."""
         generator = batch.generator if self.training and self.dropout else None

@@ -225,6 +225,21 @@ class KGAT(KnowledgeRecommender):
         """The tables of the relations, by the scorer's names."""
         return dict(self.relation_tables.items())
 
+    def score_triples(self, heads: Tensor | None, relations: Tensor, tails: Tensor | None) -> Tensor:
+        """-g of triples, (B,), or with every node in the place of a None, (B, N).
+
+        Args:
+            heads: (B,) int64 nodes of :attr:`knowledge`, or None.
+            relations: (B,) int64.
+            tails: (B,) int64 nodes, or None.
+
+        Raises:
+            InputError: the model has no relation tables (``kge=None`` with an attention that needs none).
+        """
+        if not self.relation_tables:
+            raise InputError("this KGAT was made without relation tables (kge=None), so that it scores no triples.")
+        return self.scorer.score(self.node_table(), heads, relations, tails, self.relations())
+
     def _shares(self, weight: Tensor) -> Tensor:
         """Attention that rests on degrees, (E,), with edges weighed."""
         return _SHARES[self.attention_kind](self.knowledge, weight)
