@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from graphrec.cli.arguments import Parser
 from graphrec.cli.output import cell, print_json, table
+from graphrec.errors import InputError
 
 if TYPE_CHECKING:
     from graphrec.datasets.registry import Row
@@ -18,7 +19,7 @@ def parser() -> Parser:
     """Every option of the command."""
     shape = Parser(
         "datasets",
-        "[NAME] [--root DIR] [--json]",
+        "[NAME] [--root DIR] [--leaks] [--json]",
         "The known datasets with their sizes, and which of them are at hand; or all that is known about one.",
     )
     shape.add_argument("name", nargs="?", type=str | None, default=None, help="a dataset to describe")
@@ -27,6 +28,11 @@ def parser() -> Parser:
         type=str | None,
         default=None,
         help="folder that holds the datasets' own folders; none: $GRAPHREC_DATA, then the user cache",
+    )
+    shape.add_argument(
+        "--leaks",
+        action="store_true",
+        help="measure whether relations of its knowledge graph are made of tested interactions",
     )
     shape.add_argument("--json", action="store_true", help="print JSON")
     return shape.polish()
@@ -37,6 +43,8 @@ def run(arguments: Sequence[str]) -> int:
     options = parser().parse(arguments)
     from graphrec.datasets import registry
 
+    if options.leaks:
+        return _leaks(options.name, options.root, options.json)
     if options.name is not None:
         row = registry.find(options.name, options.root)
         print_json(row.as_dict()) if options.json else _describe(row, options.root)
@@ -48,6 +56,22 @@ def run(arguments: Sequence[str]) -> int:
     headers = ["name", "users", "items", "interactions", "present", "format"]
     lines = [[*map(row.as_dict().get, ("name", "users", "items")), _interactions(row), *_last(row)] for row in rows]
     print(table(headers, lines, headers[1:4]))
+    return 0
+
+
+def _leaks(name: str | None, root: str | None, json: bool) -> int:
+    """Print how often items that a relation ties meet in the test part."""
+    from graphrec.datasets import load, relation_leaks
+    from graphrec.datasets.leaks import leak_table
+
+    if name is None:
+        raise InputError("--leaks: the name or path of a dataset is expected before it")
+    data = load(name, root=root)
+    leaks = relation_leaks(data)
+    if json:
+        print_json([leak.as_dict() for leak in leaks])
+    else:
+        print(leak_table(leaks) or f"{data.name}: no relation ties two items, directly or over an entity.")
     return 0
 
 

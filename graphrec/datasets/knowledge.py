@@ -39,8 +39,8 @@ class KnowledgeGraph:
         entities: (N,) arrow strings, distinct, sorted: the ids of the entities, items among them.
         relations: (R,) arrow strings, distinct, sorted.
         triples: (T, 3) int64 codes (head, relation, tail), distinct, sorted.
-        items: entity id to the raw id of the item it stands for; None: an entity whose id is the raw id of an item of
-            the dataset is that item.
+        items: entity id to the raw id of the item it stands for (None: an item that no dataset has); without any, an
+            entity whose id is the raw id of an item of the dataset is that item.
         names: (N,) arrow strings, null where an entity has no name but its id; None: none has.
         kinds: (N,) arrow strings ("brand"), or None.
         part: (T,) int8 of a split of the triples for completion (0 train, 1 valid, 2 test), or None.
@@ -246,13 +246,18 @@ class KnowledgeGraph:
         return replace(self, triples=self.triples[mask], part=part, notes=(*self.notes, *notes))._trimmed()
 
     def with_items(self, items: Mapping[str, Any]) -> KnowledgeGraph:
-        """The same with another word on which entities are items: entity id to the raw id of an item.
+        """The same with another word on which entities are items.
+
+        Args:
+            items: entity id (of a catalogue: the item's id there) to the raw id of an item of the dataset. What was an
+                item before and is not among them stays one, that no dataset has.
 
         Raises:
             InputError: none of the entities is in the graph.
         """
-        made = replace(self, items={str(entity): item for entity, item in items.items()})
-        if not len(made.item_codes()):
+        said = {str(entity): item for entity, item in items.items()}
+        made = replace(self, items={**dict.fromkeys(self.items or {}), **said})
+        if not pc.any(pc.is_in(self.entities, value_set=pa.array(list(said), pa.large_string()))).as_py():
             shown, own = (", ".join(map(repr, some)) for some in (list(items)[:3], self.entities[:3].to_pylist()))
             raise InputError(
                 f"none of the {len(items):,} linked entities (such as {shown}) is in the graph, whose entities are "

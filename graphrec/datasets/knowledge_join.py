@@ -75,11 +75,14 @@ def find_items(
     if graph.items is None:
         listed, linked = graph.entities, np.arange(len(graph.entities))
     else:
-        listed = pa.array([str(value) for value in graph.items.values()], pa.large_string())
+        listed = pa.array([None if raw is None else str(raw) for raw in graph.items.values()], pa.large_string())
         keys = pa.array(list(graph.items), pa.large_string())
         # An item of a catalogue may have no triple: then it counts as matched, and has no place among the entities.
         linked = np.asarray(pc.fill_null(pc.index_in(keys, value_set=graph.entities), -1), np.int64)
-    codes = items.encode_raw(raw_ids(listed, Place("items", "id"), strict=False)).astype(np.int64)
+    known = np.asarray(pc.is_valid(listed))
+    codes = np.full(len(listed), -1, np.int64)
+    listed = listed.drop_null()
+    codes[known] = items.encode_raw(raw_ids(listed, Place("items", "id"), strict=False))
     code[linked[linked >= 0]] = codes[linked >= 0]
     matched = len(np.unique(codes[codes >= 0]))
     share = matched / max(len(items), 1)
@@ -103,6 +106,11 @@ def find_items(
     elif lost.any():
         gone = lost[graph.triples[:, 0]] | lost[graph.triples[:, 2]]
         told = f"of {int(lost.sum()):,} items of the graph that the dataset lacks"
+        if gone.all():
+            raise InputError(
+                f"all {len(gone):,} triples of the knowledge graph are {told}, such as "
+                f"{graph.entities[int(np.argmax(lost))].as_py()!r}; unknown_items='entity' keeps them."
+            )
         notes.append(Note("removed", "triples", int(gone.sum()), told))
         whole, graph = graph, graph.select(~gone)
         code = code[np.asarray(pc.index_in(graph.entities, value_set=whole.entities), np.int64)]

@@ -103,7 +103,7 @@ def read_ogb(
         sizes, triples, labels = _plain(raw)
     else:
         raise MissingFileError(f"{raw} has no edge.csv.gz and no {_TYPES}: it is no folder of ogb's link prediction.")
-    labels = _mapped(folder, ("relidx2*.csv.gz", "reltype2*.csv.gz"), labels)
+    labels = _mapped(folder, ("relidx2*.csv.gz", "reltype2*.csv.gz"), labels, more=True)
     starts = dict(zip(sizes, np.cumsum([0, *sizes.values()]).tolist(), strict=False))
     nodes: list[str] = []
     for kind, size in sizes.items():
@@ -208,8 +208,8 @@ def _typed(raw: Path) -> tuple[dict[str, int], Ints, list[str]]:
     return sizes, np.concatenate(rows), names
 
 
-def _mapped(folder: Path, patterns: Iterable[str], plain: list[str]) -> list[str]:
-    """Names of a file ``number,name`` of ``mapping`` in the place of numbers."""
+def _mapped(folder: Path, patterns: Iterable[str], plain: list[str], *, more: bool = False) -> list[str]:
+    """Names of a file ``number,name`` of ``mapping`` in the place of numbers; ``more``: it may list more than those."""
     found = [path for pattern in patterns for path in sorted((folder / "mapping").glob(pattern))]
     if not found or not plain:
         return plain
@@ -218,11 +218,11 @@ def _mapped(folder: Path, patterns: Iterable[str], plain: list[str]) -> list[str
     if len(header) < 2:
         raise InputError(f"{path}, line 1: {len(header)} columns. Expected a number and a name.")
     read = table(path, [Column(header[0].strip(), "id"), Column(header[1].strip())], separator=",", quoted=True)
-    made = list(plain)
-    numbers = _checked(path, "number", read.column(0).to_numpy(), max(len(plain), int(read.num_rows)))
+    size = max(len(plain), read.num_rows) if more else len(plain)
+    made = [*plain, *map(str, range(len(plain), size))]
+    numbers = _checked(path, "number", read.column(0).to_numpy(), size)
     for number, name in zip(numbers.tolist(), read.column(1).to_pylist(), strict=True):
-        if number < len(made) and name:
-            made[number] = name
+        made[number] = name or made[number]
     return made
 
 
