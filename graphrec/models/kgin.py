@@ -19,6 +19,7 @@ from graphrec.layers.dropout import kept_entries
 from graphrec.layers.intents import Independence, independence
 from graphrec.layers.relational import relation_messages
 from graphrec.layers.spmm import spmm
+from graphrec.layers.unit_messages import unit_messages
 from graphrec.models.base import Batch, EdgeWeight, Encoded, GraphInputs, PairBatch, Preset, target_weight
 from graphrec.models.knowledge import KnowledgeRecommender
 from graphrec.models.pairwise import Initialisation, Loss, Pair, Positives
@@ -200,18 +201,34 @@ class KGIN(KnowledgeRecommender):
             None if values is None else values.index_select(0, entry),
         )
 
-    def _drop(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Entries dropped; what is left is not scaled up, for the norm that follows takes any scale away."""
+    def _kept(self, shape: tuple[int, int], generator: torch.Generator | None) -> Tensor | None:
+        """Entries that dropout keeps. They are not scaled up, for the norm that follows takes any scale away."""
         if generator is None or not self.message_dropout:
-            return x
-        return x * kept_entries(tuple(x.shape), self.message_dropout, generator)
+            return None
+        return kept_entries(shape, self.message_dropout, generator)
 
-    def _messages(self, field: RelationalField, nodes: Tensor, weight: Tensor | None) -> Tensor:
-        """Sums of messages for the nodes above, (m, D)."""
+    def _layer(
+        self, field: RelationalField, nodes: Tensor, weight: Tensor | None, generator: torch.Generator | None
+    ) -> Tensor:
+        """Rows of the nodes above, (m, D), from those of the nodes below."""
+        kept = self._kept((len(field.above), self.dim), generator)
+        if self.relational and weight is None:
+            return unit_messages(field.matrix, nodes, field.node, field.relation, self.relation_embedding, kept)
         messages = nodes.index_select(0, field.node)
         if self.relational:
             messages = messages * self.relation_embedding.index_select(0, field.relation)
-        return spmm(field.matrix, messages, None if weight is None else weight.index_select(0, field.edge))
+        sums = spmm(field.matrix, messages, None if weight is None else weight.index_select(0, field.edge))
+        return normalize(sums if kept is None else sums * kept)
+
+    def _table_rows(self, nodes: Tensor) -> Tensor:
+        """Rows of the table of items and entities, ``nodes`` ascending, without joining the two."""
+        tables, start, parts = self.tables(), 0, []
+        bounds = torch.searchsorted(nodes, torch.tensor(self.knowledge.sizes, device=nodes.device).cumsum(0)).tolist()
+        for kind, end in zip(self.knowledge.order, bounds, strict=True):
+            own = nodes[start:end] - self.knowledge.nodes(kind).start
+            parts.append(tables[kind].index_select(0, own))
+            start = end
+        return torch.cat(parts)
 
     def training_rows(
         self, users: Tensor, items: Tensor, *, batch: Batch | None = None, edge_weight: EdgeWeight = None
@@ -234,15 +251,17 @@ class KGIN(KnowledgeRecommender):
         of_triples = self.knowledge_weight(edge_weight)
         wanted, met = wanted + first, matrix.col.long() + first
         fields = relational_fields(graph, wanted, met, self.num_layers, kept)
-        nodes = self.node_table().index_select(0, fields[0].below)
+        nodes = self._table_rows(fields[0].below)
         place = torch.zeros(graph.num_nodes, dtype=torch.int64, device=nodes.device)
         place[fields[0].below] = torch.arange(len(nodes), device=nodes.device)
         user = self.user_embedding.index_select(0, own)
         user_sum, item_sum = user, nodes.index_select(0, place[wanted])
         for field in fields:
             taken = Adjacency(matrix.rowptr, place[met].to(torch.int32), (len(own), len(nodes)))
-            user = normalize(self._drop(self.user_step(user, spmm(taken, nodes, of_pairs)), generator))
-            nodes = normalize(self._drop(self._messages(field, nodes, of_triples), generator))
+            user = self.user_step(user, spmm(taken, nodes, of_pairs))
+            kept_user = self._kept((len(own), self.dim), generator)
+            user = normalize(user if kept_user is None else user * kept_user)
+            nodes = self._layer(field, nodes, of_triples, generator)
             place[field.above] = torch.arange(len(nodes), device=nodes.device)
             user_sum = user_sum + user
             item_sum = item_sum + nodes.index_select(0, place[wanted])
