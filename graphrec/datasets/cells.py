@@ -71,7 +71,7 @@ def cells_of(values: object, place: Place, separator: str | None, missing: Seque
     absent = pa.array(sorted({word.strip().lower() for word in missing} | {""}), pa.large_string())
     keep = np.asarray(pc.is_valid(words)) & ~np.asarray(pc.is_in(pc.utf8_lower(words), value_set=absent))
     row, words = row[keep], words.filter(pa.array(keep))
-    return Cells(row, words, size - len(np.unique(row)), nested, decimal)
+    return Cells(row, words, size - int((np.bincount(row, minlength=size) > 0).sum()), nested, decimal)
 
 
 def _is_list(kind: pa.DataType) -> bool:

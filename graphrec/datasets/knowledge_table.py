@@ -18,6 +18,7 @@ from graphrec.datasets.knowledge import KnowledgeGraph
 from graphrec.datasets.notes import Note
 from graphrec.datasets.single_file import GUESSES
 from graphrec.datasets.value_tree import BETWEEN, ColumnValues, forest, limited
+from graphrec.datasets.vocabulary import Vocabulary
 from graphrec.errors import InputError, unknown
 
 _CALL = "kg_from_table"
@@ -159,8 +160,9 @@ def kg_from_table(
     ids = raw_ids(table[item], place_of(table, _CALL, item))
     if not len(ids):
         raise InputError(f"{_CALL}: the table has no rows.")
-    raw, item_codes = np.unique(np.array([ids[row] for row in range(len(ids))], dtype=object), return_inverse=True)
-    labels = np.array([str(value) for value in raw], dtype=object)
+    known_items = Vocabulary.of([ids], "item")
+    item_codes, raw = known_items.encode_raw(ids).astype(np.int64), known_items.raw
+    labels = np.array([str(value) for value in raw.tolist()], dtype=object)
     notes: list[Note] = []
     if len(labels) < len(ids):
         notes.append(Note("joined", "rows of the catalogue", len(ids) - len(labels), "of items listed before"))
@@ -191,7 +193,8 @@ def kg_from_table(
         raise InputError(f"{_CALL}: {taken[0]!r} is an item and a value; say another kind for the column.")
     if name is not None:
         titles = table[name].cast(pa.large_string()).to_pylist()
-        names |= {str(ids[row]): title for row, title in enumerate(titles) if title and title.strip()}
+        titled = zip(labels[item_codes].tolist(), titles, strict=True)
+        names |= {label: title for label, title in titled if title and title.strip()}
     return KnowledgeGraph.of(
         np.concatenate([head for head, _, _ in triples]).tolist(),
         np.repeat([relation for _, relation, _ in triples], [len(head) for head, _, _ in triples]).tolist(),

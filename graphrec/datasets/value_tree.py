@@ -76,8 +76,7 @@ def forest(columns: Sequence[ColumnValues]) -> Forest:
                 spellings[node][level] = spellings[node].get(level, 0) + count
             leaves[place] = node
         nodes = leaves[codes]
-        pairs = np.unique(np.stack([column.item, nodes], axis=1)[nodes >= 0], axis=0)
-        found[column.column] = pairs.reshape(-1, 2).astype(np.int64)
+        found[column.column] = _distinct(column.item[nodes >= 0], nodes[nodes >= 0])
     paths: list[tuple[str, ...]] = []
     for node, above in enumerate(parents):  # a node comes after the one above it
         paths.append((*(paths[above] if above >= 0 else ()), usual_spelling(spellings[node])))
@@ -124,7 +123,7 @@ def limited(kind: str, made: Forest, num_items: int, min_count: int, max_share: 
         good = there.copy()
         good[there] = ~hub[node[there]]
         moved += int((good & (node != pairs[:, 1])).sum())
-        kept[column] = np.unique(np.stack([pairs[good, 0], node[good]], axis=1), axis=0).reshape(-1, 2)
+        kept[column] = _distinct(pairs[good, 0], node[good])
     edges = _edges(made.parent, np.unique(np.concatenate([*(p[:, 1] for p in kept.values()), [-1]])), hub)
     if moved:
         notes.append(
@@ -146,11 +145,12 @@ def _items_of_nodes(pairs: Ints, parent: Ints) -> Ints:
     levels = [pairs]
     while True:
         node = parent[levels[-1][:, 1]]
-        above = np.stack([levels[-1][:, 0], node], axis=1)[node >= 0]
+        above = _distinct(levels[-1][node >= 0, 0], node[node >= 0])
         if not len(above):
             break
-        levels.append(np.unique(above, axis=0))
-    distinct = np.unique(np.concatenate(levels), axis=0)
+        levels.append(above)
+    every = np.concatenate(levels)
+    distinct = _distinct(every[:, 0], every[:, 1])
     return np.bincount(distinct[:, 1], minlength=len(parent)).astype(np.int64)
 
 
@@ -174,4 +174,13 @@ def _edges(parent: Ints, nodes: Ints, hub: NDArray[np.bool_]) -> Ints:
         good[good] = ~hub[above[good]]
         found.append(np.stack([nodes[good], above[good]], axis=1))
         nodes = np.unique(above[good])
-    return np.unique(np.concatenate(found), axis=0)
+    every = np.concatenate(found)
+    return _distinct(every[:, 0], every[:, 1])
+
+
+def _distinct(left: Ints, right: Ints) -> Ints:
+    """(P, 2) distinct pairs, sorted; by one number each, which sorts many times faster than rows."""
+    width = int(right.max(initial=0)) + 1
+    keys = np.sort(left.astype(np.int64) * width + right)
+    keys = keys[np.concatenate([np.ones(min(len(keys), 1), bool), keys[1:] != keys[:-1]])]
+    return np.stack(np.divmod(keys, width), axis=1)

@@ -197,7 +197,7 @@ def test_columns_of_one_kind_share_their_entities() -> None:
     columns = {"director": Attribute("by", kind="person"), "actor": Attribute("with", separator="|", kind="person")}
     kg = kg_from_table(table, columns, max_share=1)
     assert ("1", "by", "person:Ann Lee") in said(kg) and ("2", "with", "person:Ann Lee") in said(kg)
-    assert set(kg.kinds.to_pylist()) == {"item", "person"}
+    assert kg.kinds is not None and set(kg.kinds.to_pylist()) == {"item", "person"}
 
 
 @pytest.mark.parametrize("form", ["pandas", "polars", "arrow", "csv", "tsv", "parquet"])
@@ -256,7 +256,7 @@ def test_films_by_their_genres(data_root: Path) -> None:
     folder = data_root / "ml-1m-kg"
     if not folder.is_dir():
         pytest.skip("ml-1m-kg is not at hand")
-    reading = {"item": "0", "name": "1", "separator": "::", "header": False, "encoding": "latin-1"}
+    reading: dict[str, Any] = {"item": "0", "name": "1", "separator": "::", "header": False, "encoding": "latin-1"}
     kg = kg_from_table(folder / "movies.dat", "2=has_genre:separator=|", **reading)
     assert len(kg) == 6408 and len(kg.relations) == 1
     data = load("ml-1m-kg", root=data_root)

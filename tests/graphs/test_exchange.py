@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import networkx
 import pytest
 import torch
 from torch_geometric.data import HeteroData
@@ -9,7 +12,7 @@ from torch_geometric.data import HeteroData
 from graphrec.errors import InputError
 from graphrec.graphs.dgl import from_dgl, to_dgl
 from graphrec.graphs.hetero import flatten, reverse_type, unflatten, with_reverse, without_reverse
-from graphrec.graphs.networkx import from_networkx, to_networkx
+from graphrec.graphs.networkx import from_networkx, to_networkx, triples_from_networkx, triples_to_networkx
 
 BUYS = ("user", "buys", "item")
 RELATED = ("item", "related", "entity")
@@ -69,6 +72,30 @@ def test_networkx_needs_its_schema() -> None:
     made.graph.clear()
     with pytest.raises(InputError, match="to_networkx"):
         from_networkx(made)
+
+
+def test_triples_go_to_networkx_and_back() -> None:
+    made = triples_to_networkx(["a", "a", "b"], ["r", "s", "r"], ["b", "b", "a"], {"a": {"kind": "x"}, "c": {}})
+    assert made.number_of_edges("a", "b") == 2 and made.has_edge("b", "a", key="r") and "c" in made
+    head, relation, tail, nodes = triples_from_networkx(made)
+    assert set(zip(head, relation, tail, strict=True)) == {("a", "r", "b"), ("a", "s", "b"), ("b", "r", "a")}
+    assert nodes == {"a": {"kind": "x"}, "b": {}, "c": {}}
+
+
+def test_relations_as_attributes_of_edges() -> None:
+    simple: Any = networkx.DiGraph()
+    simple.add_edge(1, 2, relation="r")
+    assert triples_from_networkx(simple)[:3] == (["1"], ["r"], ["2"])
+    simple.add_edge(2, 3)
+    with pytest.raises(InputError, match="edge 2 to 3 has no relation"):
+        triples_from_networkx(simple)
+    with pytest.raises(InputError, match="undirected"):
+        triples_from_networkx(networkx.MultiGraph(simple))
+    with pytest.raises(InputError, match="a dict"):
+        triples_from_networkx({})
+    twice: Any = networkx.MultiDiGraph([(1, "1", "r")])
+    with pytest.raises(InputError, match="two nodes read '1'"):
+        triples_from_networkx(twice)
 
 
 def test_dgl_gives_the_same_graph_back() -> None:
