@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from graphrec.datasets.builder import Builder
-    from graphrec.datasets.knowledge_join import UnknownItems
+    from graphrec.datasets.knowledge_items import UnknownItems
 
 Ints = NDArray[np.int64]
 SelfLoops = Literal["drop", "keep"]
