@@ -40,7 +40,10 @@ class Processes:
         present = [parameter.grad is not None for parameter in parameters]
         # Counts go with the gradients as floats: exact up to 2**24 processes.
         counts = torch.tensor([float(stop), *map(float, present)], device=self.device)
-        pieces = [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1).to(torch.float32) for p in parameters]
+        # Sparse gradients differ in their rows from process to process: they are added up as dense ones.
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        grads = [grad.to_dense() if grad.is_sparse else grad for grad in grads]
+        pieces = [grad.reshape(-1).to(torch.float32) for grad in grads]
         flat = torch.cat([counts, *pieces])
         dist.all_reduce(flat)
         position = len(counts)

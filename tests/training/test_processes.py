@@ -16,6 +16,7 @@ from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
 from graphrec.runs import Run
 from graphrec.training import fit
+from graphrec.training.processes import Processes
 from tests.training.killing import train_until_killed, training, wait_for
 from tests.training.tiny import TinyMF
 
@@ -101,3 +102,12 @@ def test_a_worker_that_cannot_start_is_reported(data: RecDataset, monkeypatch: p
 def test_more_gpus_than_there_are(train: Train) -> None:
     with pytest.raises(InputError, match="GPUs are here"):
         train(device="cuda", devices=99)
+
+
+def test_sparse_gradients_are_added_up_as_dense_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda flat: flat.mul_(2))
+    table, other = torch.nn.Parameter(torch.ones(4, 2)), torch.nn.Parameter(torch.ones(3))
+    torch.nn.functional.embedding(torch.tensor([2, 2, 0]), table, sparse=True).sum().backward()
+    assert not Processes().add_gradients([table, other], False)
+    assert table.grad is not None and other.grad is None
+    assert table.grad.tolist() == [[2.0, 2.0], [0.0, 0.0], [4.0, 4.0], [0.0, 0.0]]
