@@ -148,7 +148,9 @@ def run_row(table: Table, row: Row, permuted: bool, seed: int, data: RecDataset,
     metrics = dict(run.metrics)
     kept = {name: metrics[name] for name in table.metrics if name in metrics}
     part = run.config.get("selected_on")
-    validation = {key: value for key, value in metrics.items() if part and key == f"{part}/{run.config['fit']['metric']}"}
+    validation = {
+        key: value for key, value in metrics.items() if part and key == f"{part}/{run.config['fit']['metric']}"
+    }
     return {
         **kept,
         **validation,
@@ -177,8 +179,8 @@ def markdown(table: Table, results: Mapping[str, Any], reference: str | None) ->
     lines = [
         f"# {table.name}",
         "",
-        f"{table.dataset}, task {table.task}, split {table.split or 'of the data'}; at most {table.seconds:g} s of training "
-        f"for each row and seed, validation included. {table.note}".strip(),
+        f"{table.dataset}, task {table.task}, split {table.split or 'of the data'}; at most {table.seconds:g} s of "
+        f"training for each row and seed, validation included. {table.note}".strip(),
         "",
         "| row | " + " | ".join(shown) + " | epochs | seconds | seeds | trained by |",
         "|---|" + "---:|" * len(shown) + "---:|---:|---:|---|",
@@ -203,7 +205,10 @@ def markdown(table: Table, results: Mapping[str, Any], reference: str | None) ->
     if reference:
         lines += ["", f"* and **: differs from {reference} over users (first seed, Wilcoxon, Holm) at .05 and .01."]
     runtime = results.get("environment", {})
-    lines += ["", f"{results.get('date', '')}, {runtime.get('cpu', runtime.get('machine', ''))}, {results.get('command', '')}"]
+    lines += [
+        "",
+        f"{results.get('date', '')}, {runtime.get('cpu', runtime.get('machine', ''))}, {results.get('command', '')}",
+    ]
     return "\n".join(lines)
 
 
