@@ -155,7 +155,8 @@ class _Rows(torch.autograd.Function):
             ctx.plan, ctx.state = plan, state
             ctx.save_for_backward(*tensors)
         else:
-            _give_back(plan, state)
+            lent = [] if plan.picked is plan.matrix else state.tables
+            _Shelf(plan.matrix).take_back([*lent, *state.sums[:-1]])
         return tuple(outputs)
 
     @staticmethod
@@ -219,11 +220,9 @@ def _backward(plan: _Plan, tensors: Sequence[Tensor], state: _State, grads: Sequ
     current.index_add_(0, plan.index, to_own)
     for layer in range(last - 1, -1, -1):
         x, sums = state.tables[layer], state.sums[layer]
-        below = _gradient_table(shelf, layer, x)
-        passed = shelf.lend(x.shape[1], x)
-        if plan.fields[layer] is not None:
+        below, chosen = _gradient_table(shelf, layer, x), plan.fields[layer]
+        if chosen is not None:
             below.zero_()
-            passed.zero_()
         total = [torch.zeros_like(argument) for argument in arguments[layer]]
         for part, nodes in _blocks(plan, layer):
             grad = _rows(current, nodes)
@@ -233,14 +232,18 @@ def _backward(plan: _Plan, tensors: Sequence[Tensor], state: _State, grads: Sequ
                 plan.kinds[layer], _rows(x, nodes), _rows(sums, nodes), arguments[layer], grad
             )
             _put(below, nodes, to_own)
-            _put(passed, nodes, to_sums)
+            _put(sums, nodes, to_sums)  # the sums themselves are not needed any more
             _add(total, found)
+        if chosen is not None:
+            others = torch.ones(len(sums), dtype=torch.bool, device=sums.device).index_fill_(0, chosen, False)
+            sums.index_fill_(0, torch.nonzero(others)[:, 0], 0.0)
         to_arguments.append(total)
-        multiply(plan.matrix.transposed, passed, out=below, add=below)
+        multiply(plan.matrix.transposed, sums, out=below, add=below)
         below.index_add_(0, plan.index, grads[layer])
-        shelf.take_back([current, passed])
+        shelf.take_back([current, sums])
         current = below
-    _give_back(plan, state)
+    if plan.picked is not plan.matrix:
+        shelf.take_back(state.tables)
     to_tables = list(current.split([len(table) for table in tables]))
     return to_tables + [each for found in reversed(to_arguments) for each in found]
 
@@ -291,10 +294,6 @@ def _parts(plan: _Plan, size: int) -> Iterator[slice]:
 def _add(total: Sequence[Tensor], found: Sequence[Tensor]) -> None:
     for whole, share in zip(total, found, strict=True):
         whole.add_(share)
-
-
-def _give_back(plan: _Plan, state: _State) -> None:
-    _Shelf(plan.matrix).take_back(state.sums[:-1] if plan.picked is plan.matrix else state.tables + state.sums[:-1])
 
 
 def _rows(x: Tensor, nodes: Tensor | slice) -> Tensor:
