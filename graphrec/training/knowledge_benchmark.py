@@ -23,11 +23,14 @@ from torch_geometric.data import HeteroData
 from graphrec import randomness
 from graphrec.datasets.dataset import RecDataset
 from graphrec.graphs.adjacency import Adjacency
-from graphrec.graphs.relational import RelationalGraph, relational_graph
+from graphrec.graphs.relational import Relation, RelationalGraph, relational_graph
 from graphrec.layers.aggregators import Aggregator
 from graphrec.layers.benchmark import milliseconds, peak_rss_mb
-from graphrec.layers.knowledge_attention import relation_shares
+from graphrec.layers.kge import Tables, TransR
+from graphrec.layers.knowledge_attention import relation_shares, translated_logits
 from graphrec.layers.receptive import layer_rows
+from graphrec.layers.relational import edge_softmax
+from graphrec.layers.spmm import spmm
 from graphrec.models.base import Phase
 from graphrec.models.kgat import KGAT
 
@@ -65,10 +68,11 @@ def benchmark(
         seed: of tables and batches.
 
     Returns:
-        milliseconds as ``{"median", "low", "high", "runs"}`` under ``propagation``, ``plain_propagation`` (all nodes,
-        forward and backward), ``pairs_step``, ``triples_step`` and ``attention_refresh``; ``propagation_mb`` and
-        ``plain_propagation_mb`` (resident memory above what the process held before); ``speedup``,
-        ``memory_ratio`` (plain over ours), ``gradient_error`` (the largest difference over the largest gradient);
+        milliseconds as ``{"median", "low", "high", "runs"}`` under ``propagation`` (all nodes, forward and backward,
+        attention from E⁰ in it), ``fixed_propagation`` (with the attention given), both again with ``plain_``,
+        ``pairs_step``, ``triples_step`` and ``attention_refresh``; for each propagation ``_mb`` (resident memory above
+        what the process held before), ``_speedup`` and ``_memory_ratio`` (plain over ours) and ``_gradient_error`` (the
+        largest difference over the largest gradient);
         ``epoch_seconds`` (batches of an epoch times the medians, drawing included) and ``peak_rss_mb`` of this process;
         under ``synthetic`` the seconds and memory of the large graph; sizes and versions.
     """
@@ -96,16 +100,17 @@ def benchmark(
         }
         result |= _epoch(model, steps)
         result["peak_rss_mb"] = peak_rss_mb()
-        graph = _arrays(model.matrix())
+        graph = (*_arrays(model.matrix()), model.knowledge.relation)
         shape = (dim, list(layer_dims), threads, seed)
-        ours = _apart(_propagation, graph, *shape, steps, False)
-        result["propagation"], result["propagation_mb"] = ours["milliseconds"], ours["mb"]
-        if plain_steps:
-            plain = _apart(_propagation, graph, *shape, plain_steps, True)
-            result["plain_propagation"], result["plain_propagation_mb"] = plain["milliseconds"], plain["mb"]
-            result["speedup"] = plain["milliseconds"]["median"] / ours["milliseconds"]["median"]
-            result["memory_ratio"] = plain["mb"] / ours["mb"]
-            result["gradient_error"] = _difference(ours["probe"], plain["probe"])
+        for name, attended in (("propagation", True), ("fixed_propagation", False)):
+            ours = _apart(_propagation, graph, *shape, steps, False, attended)
+            result[name], result[f"{name}_mb"] = ours["milliseconds"], ours["mb"]
+            if plain_steps:
+                plain = _apart(_propagation, graph, *shape, plain_steps, True, attended)
+                result[f"plain_{name}"], result[f"plain_{name}_mb"] = plain["milliseconds"], plain["mb"]
+                result[f"{name}_speedup"] = plain["milliseconds"]["median"] / ours["milliseconds"]["median"]
+                result[f"{name}_memory_ratio"] = plain["mb"] / ours["mb"]
+                result[f"{name}_gradient_error"] = _difference(ours["probe"], plain["probe"])
         if synthetic:
             result["synthetic"] = _apart(_large, dim, list(layer_dims), threads, seed)
     finally:
@@ -194,41 +199,93 @@ def _arrays(matrix: Adjacency) -> tuple[Tensor, Tensor, Tensor]:
     return matrix.rowptr, matrix.col, matrix.values
 
 
+def plain_attention(heads: Tensor, tails: Tensor, relation: Tensor, x: Tensor, tables: Tables) -> Tensor:
+    """KGAT's attention edge by edge: both ends gathered and put through W_r for each edge, by autograd."""
+    order = torch.argsort(relation, stable=True)
+    counts = torch.bincount(relation, minlength=len(tables["vectors"])).tolist()
+    logits = []
+    for number, edges in enumerate(order.split(counts)):
+        matrix = tables["matrices"][number]
+        shifted = torch.tanh(x[heads[edges]] @ matrix + tables["vectors"][number])
+        logits.append(((x[tails[edges]] @ matrix) * shifted).sum(1))
+    placed = torch.zeros(len(heads), dtype=x.dtype).index_copy(0, order, torch.cat(logits))
+    shares = torch.exp(placed - placed.max())
+    return shares / torch.zeros(len(x), dtype=x.dtype).index_add(0, heads, shares)[heads]
+
+
 def _propagation(
-    graph: tuple[Tensor, Tensor, Tensor],
+    arrays: tuple[Tensor, Tensor, Tensor, Tensor],
     dim: int,
     layer_dims: list[int],
     threads: int,
     seed: int,
     runs: int,
     plain: bool,
+    attended: bool,
 ) -> Measured:
     """One form of the propagation over all nodes, forward and backward."""
     torch.set_num_threads(threads)
-    rowptr, col, values = graph
+    rowptr, col, values, relation = arrays
     size = len(rowptr) - 1
     matrix = Adjacency(rowptr, col, (size, size), values)
     stream = randomness.generator(seed, "benchmark/propagation")
     x = nn.Parameter(torch.randn(size, dim, generator=stream).mul_(0.1))
     layers = _aggregators(dim, layer_dims, stream)
+    shapes = {"vectors": (int(relation.max()) + 1, dim), "matrices": (int(relation.max()) + 1, dim, dim)}
+    tables = {name: nn.Parameter(torch.randn(shape, generator=stream) / dim) for name, shape in shapes.items()}
     parameters = [x, *(parameter for layer in layers for parameter in layer.parameters())]
+    parameters += tables.values() if attended else ()
     weights = [torch.randn(width, generator=stream) for width in (dim, *layer_dims)]
-    if plain:
-        heads, tails = matrix.rows().long(), matrix.col.long()
-    else:
-        _ = matrix.transposed  # as a training does once
+    graph = _bare_graph(matrix, relation)
+    heads, tails = graph.heads(), graph.tails()
+    if not plain:  # as a training does once
+        _ = matrix.transposed, matrix.transposed_pattern()
+        if attended:
+            _ = graph.pair_matrix.transposed_pattern()
     before = _resident_mb()
+
+    def layers_of() -> list[Tensor]:
+        if plain:
+            shares = plain_attention(heads, tails, relation, x, tables) if attended else values
+            return plain_layers(heads, tails, shares, x, layers)
+        if not attended:
+            return layer_rows(matrix, [x], layers)
+        shares = edge_softmax(graph.adjacency, translated_logits(graph, x, TransR(), tables))
+        outputs: list[Tensor] = [x]
+        for layer in layers:
+            outputs.append(layer(outputs[-1], spmm(graph.adjacency, outputs[-1], shares)))
+        return outputs
 
     def work() -> None:
         for parameter in parameters:
             parameter.grad = None
-        outputs = plain_layers(heads, tails, values, x, layers) if plain else layer_rows(matrix, [x], layers)
-        torch.stack([(output @ weight).sum() for output, weight in zip(outputs, weights, strict=True)]).sum().backward()
+        sums = [(output @ weight).sum() for output, weight in zip(layers_of(), weights, strict=True)]
+        torch.stack(sums).sum().backward()
 
     taken = milliseconds(work, runs, warm_up=1)
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
     probe = [grad[:: max(len(grad) // 1000, 1)].clone() for grad in grads]
     return {"milliseconds": taken, "mb": peak_rss_mb() - before, "probe": probe}
+
+
+def _bare_graph(matrix: Adjacency, relation: Tensor) -> RelationalGraph:
+    """A relational graph of one kind of nodes and of edges, from its matrix."""
+    kind = ("node", "related", "node")
+    edges = torch.zeros(len(relation), dtype=torch.int64)
+    relations = tuple(Relation(code, None, False) for code in range(int(relation.max()) + 1))
+    return RelationalGraph(
+        matrix.with_values(None),
+        relation,
+        edges,
+        edges,
+        edges.bool(),
+        (kind,),
+        (len(relation),),
+        ("node",),
+        (matrix.shape[0],),
+        relations,
+        {},
+    )
 
 
 def _large(dim: int, layer_dims: list[int], threads: int, seed: int) -> Measured:
@@ -308,8 +365,10 @@ def table(result: Mapping[str, Any]) -> str:
         f"layers {widths}, {result['threads']} threads, torch {result['torch']}"
     ]
     for key, name in (
-        ("propagation", "propagation, all nodes"),
-        ("plain_propagation", "propagation, edge by edge"),
+        ("propagation", "attention and propagation"),
+        ("plain_propagation", "the same edge by edge"),
+        ("fixed_propagation", "propagation alone"),
+        ("plain_fixed_propagation", "the same edge by edge"),
         ("pairs_step", f"step, {result['batch_size']} pairs"),
         ("triples_step", f"step, {result['triple_batch_size']} triples"),
         ("attention_refresh", "refresh of the attention"),
@@ -318,10 +377,13 @@ def table(result: Mapping[str, Any]) -> str:
             value = result[key]
             memory = f"   {result[f'{key}_mb']:.0f} MB" if f"{key}_mb" in result else ""
             lines.append(f"{name:28}{value['median']:10.1f} ms   {value['low']:.1f} to {value['high']:.1f}{memory}")
-    if "speedup" in result:
-        ratio = f"times as long, {result['memory_ratio']:.1f} times the memory"
-        lines.append(f"{'edge by edge takes':28}{result['speedup']:10.1f} {ratio}")
-        lines.append(f"{'difference of gradients':28}{result['gradient_error']:10.1e}")
+    for key, name in (("propagation", "attention and propagation"), ("fixed_propagation", "propagation alone")):
+        if f"{key}_speedup" in result:
+            lines.append(
+                f"{name}: edge by edge takes {result[f'{key}_speedup']:.1f} times as long and "
+                f"{result[f'{key}_memory_ratio']:.1f} times the memory; gradients differ by "
+                f"{result[f'{key}_gradient_error']:.1e}"
+            )
     batches = f"{result['pairs_batches']} + {result['triples_batches']} batches"
     lines.append(
         f"{'epoch, from the medians':28}{result['epoch_seconds']:10.1f} s   {batches}, peak memory "
