@@ -1,7 +1,7 @@
 """The demo: train LightGCN, put it beside the baselines, recommend, write the run folder with its report.
 
-    python experiments/demo.py                                  # the seeded world, made on the spot
-    python experiments/demo.py --dataset gowalla --root data    # real data
+python experiments/demo.py                                  # the seeded world, made on the spot
+python experiments/demo.py --dataset gowalla --root data    # real data
 """
 
 from __future__ import annotations

@@ -189,9 +189,7 @@ def run_experiment(experiment: Experiment, folder: Path, seeds: int, root: str |
         "tuning_seconds": round(sum(trial["seconds"] for trial in trials), 1),
         "seeds": rows,
         "mean": {key: statistics.fmean(row[key] for row in rows) for key in numbers},
-        "deviation": {
-            key: statistics.stdev(row[key] for row in rows) if len(rows) > 1 else 0.0 for key in numbers
-        },
+        "deviation": {key: statistics.stdev(row[key] for row in rows) if len(rows) > 1 else 0.0 for key in numbers},
         "date": time.strftime("%Y-%m-%d"),
         "environment": environment(),
         "command": f"python experiments/run.py experiments/published/{experiment.name}.yaml --seeds {seeds}",

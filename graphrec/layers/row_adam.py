@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -162,3 +163,30 @@ def _corrections(group: dict[str, Any], step: int) -> tuple[float, float]:
     """The rate over 1 - β₁^t, and the root of 1 - β₂^t."""
     first, second = group["betas"]
     return group["lr"] / (1 - first**step), math.sqrt(1 - second**step)
+
+
+class RowAdamLink:
+    """The optimiser of the triples' phase, as long as it lives; copies of the model have none."""
+
+    def __init__(self) -> None:
+        self._optimiser: weakref.ref[RowAdam] | None = None
+
+    def set(self, optimiser: RowAdam) -> None:
+        """The optimiser from now on; it is not kept alive."""
+        self._optimiser = weakref.ref(optimiser)
+
+    def live(self) -> RowAdam | None:
+        """The optimiser, None before it was made and after it is gone."""
+        return None if self._optimiser is None else self._optimiser()
+
+    def flush(self) -> None:
+        """Bring all rows up to date."""
+        optimiser = self.live()
+        if optimiser is not None:
+            optimiser.flush()
+
+    def __deepcopy__(self, memo: Any) -> RowAdamLink:
+        return RowAdamLink()
+
+    def __reduce__(self) -> Any:
+        return (RowAdamLink, ())

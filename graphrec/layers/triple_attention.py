@@ -36,4 +36,4 @@ def translation_attention(graph: RelationalGraph, x: Tensor, scorer: TripleScore
         rows.append(projected)
         shifts.append((projected * vectors[pairs.relation]).sum(-1)[pairs.of_edge])
     # The stated tail meets ρ: an inverse edge has it at its head.
-    return pair_dots(graph, *rows) + torch.where(graph.inverse, *shifts)
+    return pair_dots(graph, rows[0], rows[1]) + torch.where(graph.inverse, shifts[0], shifts[1])

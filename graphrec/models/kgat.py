@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from graphrec.errors import InputError, unknown
 from graphrec.graphs.adjacency import Adjacency
 from graphrec.graphs.relational import RelationalGraph
 from graphrec.graphs.sampling import sample_negatives
-from graphrec.graphs.triples import TripleIndex, corrupted_tails, triples_by_head
+from graphrec.graphs.triples import corrupted_tails, triple_index, triples_by_head
 from graphrec.layers.aggregators import Aggregator, Kind
 from graphrec.layers.dropout import kept_entries
 from graphrec.layers.kge import SCORERS, TransE, TransH, TripleScorer
@@ -29,16 +28,16 @@ from graphrec.layers.knowledge_attention import (
 from graphrec.layers.losses import squared_norms
 from graphrec.layers.receptive import layer_rows
 from graphrec.layers.relational import edge_softmax, row_sums
-from graphrec.layers.row_adam import RowAdam
+from graphrec.layers.row_adam import RowAdam, RowAdamLink
 from graphrec.layers.spmm import spmm
 from graphrec.models.base import Batch, Derived, EdgeWeight, Encoded, GraphInputs, PairBatch, Phase, Preset, TripleBatch
+from graphrec.models.drawn import DrawnBatches
 from graphrec.models.knowledge import KnowledgeRecommender
 from graphrec.models.pairwise import Initialisation, Loss, Pair, Positives
 
 Attention = Literal["static_si", "static_bi", "uniform", "epoch", "layer"]
 Translation = Literal["transr", "transe", "transh", "distmult"]
 SparseUpdates = Literal["deferred", "touched", "off"]
-Drawn = TypeVar("Drawn", bound=Batch)
 
 _SHARES: Mapping[str, Callable[[RelationalGraph, Tensor], Tensor]] = {
     "static_si": relation_shares,
@@ -208,7 +207,7 @@ class KGAT(KnowledgeRecommender):
         if attention == "epoch":
             self.register_buffer("attention", self._shares(torch.ones(len(self.knowledge))))
             self.register_buffer("refreshed", torch.zeros((), dtype=torch.bool))
-        self._row_optimiser = _Link()
+        self._row_optimiser = RowAdamLink()
 
     @torch.no_grad()
     def _initialise_relations(self, relation_dim: int | None, widths: Sequence[int]) -> None:
@@ -367,12 +366,12 @@ class KGAT(KnowledgeRecommender):
                 negatives=sample_negatives(adj, users, self.num_negatives, seed=own),
             )
 
-        return _Drawn(len(adj) // self.batch_size + 1, draw)
+        return DrawnBatches(len(adj) // self.batch_size + 1, draw)
 
     def draw_triples(self, epoch: int, generator: torch.Generator) -> Iterable[TripleBatch]:
         """Triples of one epoch: heads uniformly, one of each head's edges, a corrupted tail."""
         graph, seed = self.knowledge, generator.initial_seed()
-        index = self.triple_index()
+        index = triple_index(graph)
         users = graph.nodes(self.graph_inputs.target[0])
         candidates = None if self.corrupt_users else slice(users.stop, graph.num_nodes)
 
@@ -391,17 +390,7 @@ class KGAT(KnowledgeRecommender):
                 edge_type=graph.edge_type[entry],
             )
 
-        return _Drawn(self.triple_batches, draw, self._row_optimiser.flush)
-
-    def triple_index(self) -> TripleIndex:
-        """The known triples, inverses and interactions included."""
-        graph = self.knowledge
-        if "triple_index" not in graph.cache:
-            graph.cache["triple_index"] = TripleIndex.from_triples(
-                graph.heads(), graph.relation, graph.tails(), graph.num_nodes, graph.num_relations
-            )
-        made: TripleIndex = graph.cache["triple_index"]
-        return made
+        return DrawnBatches(self.triple_batches, draw, self._row_optimiser.flush)
 
     def triple_loss(self, batch: TripleBatch, edge_weight: EdgeWeight = None) -> Mapping[str, Tensor]:
         """The terms ``rank`` and ``reg`` of one batch of triples; see the class."""
@@ -497,46 +486,3 @@ def _xavier(shape: Sequence[int], generator: torch.Generator) -> nn.Parameter:
     table = torch.empty(*shape)
     fan = (shape[0] if len(shape) == 3 else 1) * (shape[-2] + shape[-1])
     return nn.Parameter(table.uniform_(-((6 / fan) ** 0.5), (6 / fan) ** 0.5, generator=generator))
-
-
-class _Drawn(Generic[Drawn]):
-    """Batches that are drawn when they are asked for, of a known number."""
-
-    def __init__(self, count: int, draw: Callable[[int], Drawn], finish: Callable[[], None] | None = None) -> None:
-        self.count, self.draw, self.finish = count, draw, finish
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[Drawn]:
-        try:
-            for number in range(self.count):
-                yield self.draw(number)
-        finally:
-            if self.finish is not None:
-                self.finish()
-
-
-class _Link:
-    """The optimiser of the triples' phase, as long as it lives; copies of the model have none."""
-
-    def __init__(self) -> None:
-        self._optimiser: weakref.ref[RowAdam] | None = None
-
-    def set(self, optimiser: RowAdam) -> None:
-        self._optimiser = weakref.ref(optimiser)
-
-    def live(self) -> RowAdam | None:
-        return None if self._optimiser is None else self._optimiser()
-
-    def flush(self) -> None:
-        """Bring all rows up to date."""
-        optimiser = self.live()
-        if optimiser is not None:
-            optimiser.flush()
-
-    def __deepcopy__(self, memo: Any) -> _Link:
-        return _Link()
-
-    def __reduce__(self) -> Any:
-        return (_Link, ())

@@ -86,11 +86,12 @@ class LightGCN(PairwiseRecommender):
                 "lr": 0.02,
                 "reg": 0.03,
             },
-            fit={"epochs": 8, "schedule": "cosine", "evaluate_every": 4},
+            fit={"epochs": 14, "schedule": "cosine", "evaluate_every": 7},
             note=(
                 "LightGCN's encoder trained to its level in minutes: singular vectors to start from, a softmax over "
-                "negatives that the batch shares, a large rate that falls to zero. Not the published recipe; λ was "
-                "chosen on a tenth of Gowalla's training part."
+                "negatives that the batch shares, a large rate that falls to zero. Not the published recipe. Chosen by "
+                "Recall@20 on a tenth of Gowalla's training part: .1902, .2004, .1922 after 8 epochs with λ .01, .03, "
+                ".05; .2061 after 14 epochs with λ .03."
             ),
         ),
     }

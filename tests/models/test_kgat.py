@@ -14,6 +14,7 @@ from torch_geometric.data import HeteroData
 import graphrec
 from graphrec import randomness
 from graphrec.errors import InputError
+from graphrec.graphs.triples import triple_index
 from graphrec.layers.knowledge_attention import translated_logits, uniform_shares
 from graphrec.layers.relational import edge_softmax, row_sums
 from graphrec.layers.row_adam import RowAdam
@@ -400,8 +401,8 @@ def test_batches_are_the_published_ones() -> None:
     assert model.triple_batches == 2 * (interactions + triples) // 2048 + 1
     for drawn in model.draw_triples(0, randomness.generator(0, "triples")):
         assert len(drawn.heads.unique()) == len(drawn) == model.triple_batch_size
-        assert model.triple_index().contains(drawn.heads, drawn.relations, drawn.tails).all()
-        assert not model.triple_index().contains(drawn.heads, drawn.relations, drawn.negatives[:, 0]).any()
+        assert triple_index(model.knowledge).contains(drawn.heads, drawn.relations, drawn.tails).all()
+        assert not triple_index(model.knowledge).contains(drawn.heads, drawn.relations, drawn.negatives[:, 0]).any()
     entities = KGAT(data, corrupt_users=False).draw_triples(0, randomness.generator(0, "triples"))
     assert all((drawn.negatives >= model.num_users).all() for drawn in entities)
 
