@@ -102,7 +102,8 @@ def test_the_picture_and_the_page(data: RecDataset, model: GraphRecommender) -> 
     assert picture(found).count("<circle") == graph.number_of_nodes()
     shown = page(found)
     assert str(found.paths[0]).replace("'", "&#x27;") in shown
-    assert "http" not in shown
+    assert "http://" not in shown
+    assert "https://" not in shown
     json.dumps(found.to_dict())
 
 
