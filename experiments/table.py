@@ -167,9 +167,9 @@ def stars(table: Table, folder: Path, reference: str, seeds: Sequence[int]) -> d
     there = [name for name, path in runs.items() if (path / "metrics.json").is_file() and name != reference]
     if reference not in runs or not (runs[reference] / "metrics.json").is_file() or not there:
         return {}
-    paths = [str(runs[reference]), *(str(runs[name]) for name in there)]
+    compared = {name: graphrec.Run.open(runs[name]) for name in (reference, *there)}
     metric = "auc_user" if table.task == "ctr" else table.metrics[0]
-    frame = graphrec.compare(*paths, metrics=(metric,), names=[reference, *there]).frame
+    frame = graphrec.compare(compared, reference, metrics=(metric,)).frame
     return dict(zip(frame["model"], frame["wilcoxon_holm"].astype(float), strict=True))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import graphrec
 from graphrec.datasets import registry
 from graphrec.models import resolve
 
@@ -60,3 +63,51 @@ def test_a_wrong_key_is_named(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "Did you mean 'grid'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "experiments" / "tables").glob("*.yaml")))
+def test_every_table_names_what_exists(name: str) -> None:
+    content = yaml.safe_load((ROOT / "experiments" / "tables" / f"{name}.yaml").read_text(encoding="utf-8"))
+    assert content["dataset"] in registry.entries()
+    for row in content["rows"]:
+        signature = inspect.signature(resolve(row["model"]).__init__).parameters
+        assert set(row.get("hparams", {})) <= set(signature)
+    labels = [row.get("label", row["model"]) for row in content["rows"]]
+    assert len(set(labels)) == len(labels)
+    assert set(content["fit"]) <= set(inspect.signature(graphrec.fit).parameters)
+
+
+def test_a_table_is_run_resumed_and_shown(tmp_path: Path) -> None:
+    """Two rows and a permuted one on the world; what is finished is not trained again."""
+    home = tmp_path / "experiments"
+    shutil.copytree(ROOT / "experiments", home, ignore=shutil.ignore_patterns("results", "published"))
+    table = {
+        "dataset": "world",
+        "load": {"users": 200},
+        "seconds": 30,
+        "metrics": ["recall@20"],
+        "hparams": {"dim": 8},
+        "fit": {"epochs": 1, "progress": False},
+        "rows": ["Popularity", {"model": "KGIN"}],
+    }
+    (home / "tables" / "small.yaml").write_text(yaml.safe_dump(table), encoding="utf-8")
+    folders = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    command = [sys.executable, str(home / "table.py"), "small", "--reference", "Popularity", *folders]
+    first = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert first.returncode == 0, first.stderr
+    rows = json.loads((tmp_path / "results" / "table-small.json").read_text(encoding="utf-8"))["rows"]
+    assert set(rows) == {"Popularity", "KGIN", "KGIN (permuted)"}
+    assert rows["KGIN"]["0"]["recall@20"] != rows["KGIN (permuted)"]["0"]["recall@20"]
+    assert "| KGIN" in first.stdout
+    stamps = [path.stat().st_mtime_ns for path in sorted((tmp_path / "runs").rglob("manifest.json"))]
+    assert len(stamps) == 3
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "runs").rglob("manifest.json"))] == stamps
+
+
+def test_an_unknown_table_is_named(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "experiments" / "table.py"), "nothing", "--results", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert "music-ctr" in done.stderr
