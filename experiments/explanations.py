@@ -25,22 +25,16 @@ from scipy import stats
 import graphrec
 from graphrec.errors import InputError
 from graphrec.influence import Explainer
-from graphrec.influence.paths import paths_between
 from graphrec.runs.environment import environment
 
 
-def drops(explainer: Explainer, user: int, item: int, rank: int, seed: int) -> dict[str, float] | None:
+def drops(explainer: Explainer, user: int, item: int, seed: int) -> dict[str, float] | None:
     """What the score loses: without the strongest path's triples, and without control triples; None without a path."""
-    graph = explainer.graph
-    start, end = graph.nodes("user").start + user, graph.nodes("item").start + item
-    own = torch.tensor([relation.edge_type != explainer.model.graph_inputs.target for relation in graph.relations])
-    inner = own[graph.relation]
-    found = paths_between(graph, explainer.shares, start, end, inner=inner, limit=rank)
+    start, end = explainer.ends(user, item)
+    found = explainer.paths(user, item, limit=1)
     if len(found) == 0:
         return None
-    top = found.edges[0]
-    top = top[top >= 0]
-    top = top[inner[top]]
+    top = explainer.triples_of(found.edges[0])
     whole = explainer.score(user, item)
     elsewhere = list(explainer.control_edges(top, start, end, 1, seed))
     if not elsewhere:
@@ -61,8 +55,7 @@ def at_the_item(explainer: Explainer, top: torch.Tensor, end: int, seed: int) ->
     graph = explainer.graph
     last = int(top[-1])
     into = graph.adjacency.transposed.row_subset(torch.tensor([end])).edge_positions()
-    own = torch.tensor([relation.edge_type != explainer.model.graph_inputs.target for relation in graph.relations])
-    into = into[own[graph.relation[into]]]
+    into = into[explainer.triples[into]]
     into = into[~torch.isin(graph.heads()[into], graph.heads()[top])]
     if len(into) < len(top):
         return None
@@ -86,7 +79,7 @@ def measure(run: graphrec.Run, pairs: int, seed: int, root: str | None) -> dict[
         raw = data.vocabularies["user"].raw[user]
         listed = recommender.recommend([raw], k=10)["item"]
         item = explainer.code("item", listed.iloc[int(stream.integers(10))])
-        found = drops(explainer, user, item, 1, int(stream.integers(2**31)))
+        found = drops(explainer, user, item, int(stream.integers(2**31)))
         if found is not None:
             rows.append(found)
         if len(rows) == pairs:

@@ -15,7 +15,7 @@ from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
 from graphrec.graphs.adjacency import EdgeType
 from graphrec.graphs.relational import RelationalGraph, relational_graph
-from graphrec.influence.paths import paths_between
+from graphrec.influence.paths import Paths, paths_between
 from graphrec.models.base import GraphRecommender
 from graphrec.models.deletion import without_edges
 from graphrec.runs.run import as_model
@@ -92,8 +92,8 @@ class Explanation:
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {
-            "user": _plain(self.user.id),
-            "item": _plain(self.item.id),
+            "user": self.user.id,
+            "item": self.item.id,
             "item_name": self.item.name,
             "score": self.score,
             "rank": self.rank,
@@ -102,7 +102,7 @@ class Explanation:
                 {
                     "rank": n,
                     "path": str(path),
-                    "nodes": [{"type": x.node_type, "id": _plain(x.id), "name": x.name} for x in path.nodes],
+                    "nodes": [{"type": x.node_type, "id": x.id, "name": x.name} for x in path.nodes],
                     "relations": [{"name": name, "inverse": inverse} for name, inverse in path.relations],
                     "edges": [{"type": "__".join(kind), "edge_id": number} for kind, number in path.edges],
                     "strength": path.strength,
@@ -170,6 +170,7 @@ class Explainer:
 
     Attributes:
         graph: users, items and entities with every edge in both directions.
+        triples: (E,) bool, which edges are triples; the others are interactions.
         shares: (E,) how much the head of each edge listens to its tail.
         strength_by: where the shares come from.
     """
@@ -185,6 +186,7 @@ class Explainer:
         self.model = without_edges(model, {})
         inputs = self.model.graph_inputs
         self.graph = relational_graph(inputs.graph, inputs.target, "kgat")
+        self.triples = self.graph.edge_type != self.graph.edge_types.index(inputs.target)
         self.shares, self.strength_by = _shares(self.model, self.graph)
 
     def code(self, node_type: str, raw: Any) -> int:
@@ -206,22 +208,17 @@ class Explainer:
         self, user: int, item: int, *, k: int = 10, max_length: int = 3, controls: int = 5, seed: int = 0
     ) -> Explanation:
         """As :func:`explain`, for numbers of a user and an item."""
-        graph = self.graph
-        start, end = graph.nodes("user").start + user, graph.nodes("item").start + item
-        knowledge = torch.tensor([relation.edge_type != self.model.graph_inputs.target for relation in graph.relations])
-        inner = knowledge[graph.relation]
-        found = paths_between(graph, self.shares, start, end, inner=inner, limit=k, max_length=max_length)
+        start, end = self.ends(user, item)
+        found = self.paths(user, item, limit=k, max_length=max_length)
         score = self.score(user, item)
         paths = []
         for edges, nodes, strength in zip(found.edges, found.nodes, found.strength.tolist(), strict=True):
+            drop = score - self.score(user, item, self.triples_of(edges))
             edges = edges[edges >= 0]
-            drop = score - self.score(user, item, edges[inner[edges]])
             paths.append(self._path(edges, nodes[nodes >= 0], strength, drop))
         taken: list[float] = []
         if len(found) and controls:
-            top = found.edges[0]
-            top = top[(top >= 0)]
-            for other in self.control_edges(top[inner[top]], start, end, controls, seed):
+            for other in self.control_edges(self.triples_of(found.edges[0]), start, end, controls, seed):
                 taken.append(score - self.score(user, item, other))
         return Explanation(
             self._node(start),
@@ -233,6 +230,23 @@ class Explainer:
             tuple(taken),
             self._tables(user),
         )
+
+    def ends(self, user: int, item: int) -> tuple[int, int]:
+        """The nodes of a user and an item in :attr:`graph`."""
+        user_type, _, item_type = self.model.graph_inputs.target
+        return self.graph.nodes(user_type).start + user, self.graph.nodes(item_type).start + item
+
+    def paths(self, user: int, item: int, *, limit: int = 10, max_length: int = 3) -> Paths:
+        """The strongest paths from the user through an interaction and then triples to the item."""
+        start, end = self.ends(user, item)
+        return paths_between(
+            self.graph, self.shares, start, end, inner=self.triples, limit=limit, max_length=max_length
+        )
+
+    def triples_of(self, edges: Tensor) -> Tensor:
+        """The triples among a path's edges (L,), -1 where it has ended."""
+        edges = edges[edges >= 0]
+        return edges[self.triples[edges]]
 
     def score(self, user: int, item: int, removed: Tensor | None = None) -> float:
         """The score of a pair, on the graph without some edges (positions in :attr:`graph`)."""
@@ -306,7 +320,8 @@ class Explainer:
                 code = number - span.start
                 names = self.data.names.get(node_type)
                 raw = self.data.vocabularies[node_type].raw[code]
-                return Node(node_type, raw, None if names is None else names[code])
+                plain = raw.item() if isinstance(raw, np.generic) else raw
+                return Node(node_type, plain, None if names is None else names[code])
         raise InputError(f"node {number} is beyond the graph's {self.graph.num_nodes}.")
 
     def _relation(self, number: int) -> tuple[str, bool]:
@@ -353,7 +368,3 @@ def _shares(model: GraphRecommender, graph: RelationalGraph) -> tuple[Tensor, st
     there = ordered[place] == keys(own)
     shares[order[place[there]]] = attention.double()[there]
     return shares, "attention"
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value

@@ -276,7 +276,7 @@ class Derived:
 
     Attributes:
         edge_types: the edge types it was made from.
-        rebuild: makes it again from the model's present inputs.
+        rebuild: makes it again from the model's present inputs and gives it back.
     """
 
     edge_types: tuple[EdgeType, ...]

@@ -29,9 +29,14 @@ def without_edges(model: GraphRecommender, removed: Mapping[EdgeType, Tensor]) -
         InputError: an edge type or an edge id that the model's graph does not have.
     """
     made = type(model).unfilled(inputs_without(model.graph_inputs, removed), model.hparams)
-    made.load_state_dict(
-        {name: tensor for name, tensor in model.state_dict().items() if _fits(made, name, tensor)}, strict=False
-    )
+    learned, state = dict(made.named_parameters()), made.state_dict()
+    # A buffer that follows the edges may have another length now; a parameter of another shape is an error.
+    fitting = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if name in learned or (name in state and state[name].shape == tensor.shape)
+    }
+    made.load_state_dict(fitting, strict=False)
     made = made.to(model.device)
     if not made.phases():
         made.solve()
@@ -39,9 +44,9 @@ def without_edges(model: GraphRecommender, removed: Mapping[EdgeType, Tensor]) -
     made.eval()
     with torch.no_grad():
         for name, derived in made.derived().items():
-            fresh = derived.rebuild()
-            if fresh is not None and fresh is not getattr(made, name):
-                setattr(made, name, fresh)
+            # The rest is made of the edges alone, and the constructor has just done so.
+            if name in state:
+                setattr(made, name, derived.rebuild())
     return made
 
 
@@ -52,8 +57,8 @@ def inputs_without(inputs: GraphInputs, removed: Mapping[EdgeType, Tensor]) -> G
         if edge_type not in graph.edge_types:
             raise InputError(f"the model's graph has no edges of type {'__'.join(edge_type)}.")
         store = graph[edge_type]
-        gone = torch.isin(store.edge_id, ids.to(store.edge_id))
-        strange = ids.to(store.edge_id)[~torch.isin(ids.to(store.edge_id), store.edge_id)]
+        ids = ids.to(store.edge_id)
+        gone, strange = torch.isin(store.edge_id, ids), ids[~torch.isin(ids, store.edge_id)]
         if len(strange):
             raise InputError(f"{'__'.join(edge_type)} has no edge {int(strange[0])} in the model's graph.")
         count = store.edge_index.shape[1]
@@ -61,10 +66,3 @@ def inputs_without(inputs: GraphInputs, removed: Mapping[EdgeType, Tensor]) -> G
             if isinstance(value, Tensor) and value.dim() and value.shape[-1 if name == "edge_index" else 0] == count:
                 store[name] = value[:, ~gone] if name == "edge_index" else value[~gone]
     return replace(inputs, graph=graph)
-
-
-def _fits(model: GraphRecommender, name: str, tensor: Tensor) -> bool:
-    """Parameters always (a wrong shape is an error then); buffers where they have kept their shape."""
-    if name in dict(model.named_parameters()):
-        return True
-    return any(known == name and buffer.shape == tensor.shape for known, buffer in model.named_buffers())
