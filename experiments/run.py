@@ -67,11 +67,11 @@ class Experiment:
     """What a reader of the table should know."""
 
 
-def read_experiment(path: Path) -> Experiment:
-    """An experiment from its file; unknown keys and models are refused.
+def read_mapping(path: Path, kind: type) -> dict[str, Any]:
+    """The mapping in a YAML file, whose keys are fields of a dataclass.
 
     Raises:
-        InputError: the file is no mapping, or a key or model is unknown.
+        InputError: the file is no mapping, or a key is unknown.
         MissingFileError: the file is not there.
     """
     if not path.is_file():
@@ -82,11 +82,21 @@ def read_experiment(path: Path) -> Experiment:
         raise InputError(f"{path} is no YAML: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} must hold a mapping, found {type(content).__name__}.")
-    known = [field.name for field in dataclasses.fields(Experiment)]
+    check_keys(content, kind, path)
+    return content
+
+
+def check_keys(content: Mapping[str, Any], kind: type, path: Path) -> None:
+    """Refuse a key that is no field of a dataclass."""
+    known = [field.name for field in dataclasses.fields(kind)]
     for key in content:
         if key not in known:
             raise unknown(f"key of {path}", str(key), known)
-    experiment = Experiment(**{"name": path.stem, **content})
+
+
+def read_experiment(path: Path) -> Experiment:
+    """An experiment from its file; unknown keys and models are refused, see :func:`read_mapping`."""
+    experiment = Experiment(**{"name": path.stem, **read_mapping(path, Experiment)})
     resolve(experiment.model)
     return experiment
 
@@ -113,6 +123,11 @@ def settings(experiment: Experiment) -> Iterator[tuple[dict[str, Any], dict[str,
             else:
                 point_hparams[name] = value
         yield point_hparams, point_fit
+
+
+def trains(model: str) -> bool:
+    """Whether a model is trained in epochs; a closed form is not."""
+    return bool(resolve(model).phases is not graphrec.models.GraphRecommender.phases)
 
 
 def train(
@@ -154,7 +169,7 @@ def run_experiment(experiment: Experiment, folder: Path, seeds: int, root: str |
     data = graphrec.datasets.load(experiment.dataset, root=root)
     points = list(settings(experiment))
     has_valid = "valid" in data.parts
-    trainable = bool(resolve(experiment.model).phases is not graphrec.models.GraphRecommender.phases)
+    trainable = trains(experiment.model)
     trials = []
     # A single setting with a fixed number of epochs leaves nothing to choose.
     choose = len(points) > 1

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
 import json
 import statistics
 import sys
@@ -22,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+from run import check_keys, read_mapping, trains
 
 import graphrec
 from graphrec.datasets import RecDataset
@@ -95,12 +96,11 @@ def read_table(name: str) -> Table:
     path = HERE / "tables" / f"{name}.yaml"
     if not path.is_file():
         raise MissingFileError(f"{path}: no such table; there are {', '.join(table_names())}.")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    _known(content, Table, str(path))
+    content = read_mapping(path, Table)
     rows = []
     for row in content.pop("rows"):
         row = {"model": row} if isinstance(row, str) else row
-        _known(row, Row, str(path))
+        check_keys(row, Row, path)
         resolve(row["model"])
         rows.append(Row(**row))
     return Table(name=name, rows=rows, **content)
@@ -109,13 +109,6 @@ def read_table(name: str) -> Table:
 def table_names() -> list[str]:
     """The tables that are there."""
     return sorted(path.stem for path in (HERE / "tables").glob("*.yaml"))
-
-
-def _known(content: Mapping[str, Any], kind: type, where: str) -> None:
-    names = [field.name for field in dataclasses.fields(kind)]
-    for key in content:
-        if key not in names:
-            raise unknown(f"key of {where}", str(key), names)
 
 
 def load(table: Table, seed: int, root: str | None) -> RecDataset:
@@ -128,23 +121,22 @@ def load(table: Table, seed: int, root: str | None) -> RecDataset:
 
 def run_row(table: Table, row: Row, permuted: bool, seed: int, data: RecDataset, folder: Path) -> dict[str, Any]:
     """Train and test one row on one seed; a finished run is read."""
-    model_class = resolve(row.model)
-    names = set(model_class.__init__.__annotations__)
-    hparams = {key: value for key, value in table.hparams.items() if key in names} | dict(row.hparams)
-    if "seed" in names:
-        hparams["seed"] = seed
-    if permuted:
-        data = permuted_tails(data, seed=seed)
-    fit = {**table.fit, **row.fit, "task": table.task, "max_seconds": table.seconds}
-    trains = model_class.phases is not graphrec.models.GraphRecommender.phases
-    if not trains:
-        fit.pop("patience", None)
     out = folder / f"{row.name}{'-permuted' if permuted else ''}-{seed}"
-    # A run that is there is opened by fit, whatever data lies in memory: it is the one of this seed.
     if (out / "metrics.json").is_file():
         run = graphrec.Run.open(out)
     else:
-        run = graphrec.fit(model_class(data, **hparams), data, out=out, seed=seed, resume=True, report=False, **fit)
+        model_class = resolve(row.model)
+        names = inspect.signature(model_class.__init__).parameters
+        hparams = {key: value for key, value in table.hparams.items() if key in names} | dict(row.hparams)
+        if "seed" in names:
+            hparams["seed"] = seed
+        fit = {**table.fit, **row.fit, "task": table.task, "max_seconds": table.seconds}
+        if not trains(row.model):
+            fit.pop("patience", None)
+        if permuted:
+            data = permuted_tails(data, seed=seed)
+        model = model_class(data, **hparams)
+        run = graphrec.fit(model, data, out=out, seed=seed, resume=True, report=False, **fit)
     metrics = dict(run.metrics)
     kept = {name: metrics[name] for name in table.metrics if name in metrics}
     part = run.config.get("selected_on")
@@ -157,7 +149,7 @@ def run_row(table: Table, row: Row, permuted: bool, seed: int, data: RecDataset,
         "seconds": metrics["seconds"],
         "epochs": metrics["epochs"],
         "best_epoch": metrics.get("best_epoch"),
-        "objective": metrics.get("objective", "closed form" if not trains else model_class(data, **hparams).objective),
+        "objective": metrics.get("objective") or run.model().objective or "closed form",
     }
 
 
