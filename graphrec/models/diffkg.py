@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -30,6 +30,7 @@ from graphrec.models.diffkg_views import (
 )
 from graphrec.models.knowledge import KnowledgeRecommender
 from graphrec.models.pairwise import Initialisation
+from graphrec.models.phase_parts import adam, once
 
 Rows = Literal["all", "items"]
 Main = Literal["original", "pruned"]
@@ -386,26 +387,15 @@ class DiffKG(KnowledgeRecommender):
         self._encoded = None
         return {}
 
-    def rebuild_batches(self, epoch: int, generator: torch.Generator) -> Iterator[Batch]:
-        """One batch without examples."""
-        nothing = torch.empty(0, dtype=torch.int64, device=self.device)
-        yield Batch(edge_id=nothing, weight=nothing.float(), generator=generator)
-
     def phases(self) -> Sequence[Phase]:
         """``diffusion``, ``rebuild`` and ``pairs``; the first two where the pruned graph needs them."""
-
-        def adam(rate: float) -> Any:
-            def made(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-                return torch.optim.Adam(parameters, lr=rate, fused=True)
-
-            return made
 
         found = []
         if self.denoiser is not None:
             own = tuple(self.denoiser.parameters())
             found.append(Phase("diffusion", self.row_batches, self.diffusion_terms, own, adam(self.diffusion_lr)))
         if self.prunes:
-            found.append(Phase("rebuild", self.rebuild_batches, self.rebuild))
+            found.append(Phase("rebuild", once(self.device), self.rebuild))
         own = tuple(self.recommender_parameters())
         return (*found, Phase("pairs", self.batches, self.pair_loss, own, adam(self.lr)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -27,6 +27,7 @@ from graphrec.layers.triple_attention import translation_attention
 from graphrec.models.base import Batch, Derived, EdgeWeight, Encoded, GraphInputs, PairBatch, Phase, Preset, TripleBatch
 from graphrec.models.knowledge import KnowledgeRecommender
 from graphrec.models.pairwise import Initialisation, Loss
+from graphrec.models.phase_parts import adam, once
 
 Variant = Literal["full", "g", "n", "s"]
 
@@ -354,22 +355,14 @@ class KCAN(KnowledgeRecommender):
 
     def phases(self) -> Sequence[Phase]:
         """``triples``, ``pairs``, each with an Adam of its own, and ``refresh``: Π and the lists."""
-
-        def adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-            return torch.optim.Adam(parameters, lr=self.lr, fused=True)
-
-        def once(epoch: int, generator: torch.Generator) -> Iterator[Batch]:
-            empty = torch.empty(0, dtype=torch.int64, device=self.device)
-            yield Batch(edge_id=empty, weight=empty.float(), generator=generator)
-
         both = [self.user_embedding, self.item_embedding]
         if self.entity_embedding is not None:
             both.append(self.entity_embedding)
         relations = (self.relation_embedding, self.relation_normal)
         return (
-            Phase("triples", self.triple_batches, self.triple_loss, (*both, *relations), adam),
-            Phase("pairs", self.batches, self.pair_loss, (*both, *self.layer_parameters()), adam),
-            Phase("refresh", once, self.refresh),
+            Phase("triples", self.triple_batches, self.triple_loss, (*both, *relations), adam(self.lr)),
+            Phase("pairs", self.batches, self.pair_loss, (*both, *self.layer_parameters()), adam(self.lr)),
+            Phase("refresh", once(self.device), self.refresh),
         )
 
     # -- ranking -------------------------------------------------------------------------------------------------------

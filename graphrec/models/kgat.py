@@ -31,9 +31,9 @@ from graphrec.layers.relational import edge_softmax, row_sums
 from graphrec.layers.row_adam import RowAdam, RowAdamLink
 from graphrec.layers.spmm import spmm
 from graphrec.models.base import Batch, Derived, EdgeWeight, Encoded, GraphInputs, PairBatch, Phase, Preset, TripleBatch
-from graphrec.models.drawn import DrawnBatches
 from graphrec.models.knowledge import KnowledgeRecommender
 from graphrec.models.pairwise import Initialisation, Loss, Pair, Positives
+from graphrec.models.phase_parts import DrawnBatches, adam, once
 
 Attention = Literal["static_si", "static_bi", "uniform", "epoch", "layer"]
 Translation = Literal["transr", "transe", "transh", "distmult"]
@@ -434,29 +434,25 @@ class KGAT(KnowledgeRecommender):
     def phases(self) -> Sequence[Phase]:
         """``pairs``, ``triples`` and, where the attention is of the epoch, ``attention``."""
 
-        def adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-            return torch.optim.Adam(parameters, lr=self.lr, fused=True)
-
         tables = [table for table in self.tables().values() if isinstance(table, nn.Parameter)]
         relations = list(self.relation_tables.parameters())
         own = [*tables, *self.layers.parameters()]
         if self.attention_kind == "layer":
             own += [*relations, *self.layer_matrices]
-        phases = [Phase("pairs", self.batches, self.pair_loss, tuple(own), adam)]
+        phases = [Phase("pairs", self.batches, self.pair_loss, tuple(own), adam(self.lr))]
         if self.kge is not None:
             phases.append(
                 Phase("triples", self.draw_triples, self.triple_loss, (*tables, *relations), self._triple_optimiser)
             )
         if self.attention_kind == "epoch":
-            once = torch.zeros(0, dtype=torch.int64, device=self.device)
-            phases.append(Phase("attention", lambda epoch, stream: [Batch(once, once.float())], self.refresh))
+            phases.append(Phase("attention", once(self.device), self.refresh))
         return tuple(phases)
 
     def _triple_optimiser(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         parameters = list(parameters)
         # On a GPU the dense step is as quick as any, and asks for no sizes of sets of rows.
         if self.sparse_updates == "off" or (self.sparse_updates == "deferred" and parameters[0].is_cuda):
-            return torch.optim.Adam(parameters, lr=self.lr, fused=True)
+            return adam(self.lr)(parameters)
         optimiser = RowAdam(parameters, lr=self.lr, deferred=self.sparse_updates == "deferred")
         self._row_optimiser.set(optimiser)
         return optimiser

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -38,6 +38,7 @@ from graphrec.models.base import (
 )
 from graphrec.models.knowledge import KnowledgeRecommender
 from graphrec.models.pairwise import Initialisation, Loss, Pair, Positives
+from graphrec.models.phase_parts import adam, once
 from graphrec.randomness import derive, hash_bits, hash_integers, hash_uniform
 
 Bare = Literal["own", "padding"]
@@ -493,22 +494,15 @@ class KGCL(KnowledgeRecommender):
     def phases(self) -> Sequence[Phase]:
         """``triples`` trains TransE, ``views`` draws the epoch's views, ``pairs`` trains every parameter."""
 
-        def adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-            return torch.optim.Adam(parameters, lr=self.lr, fused=True)
-
         shared = bool(self.hparams["shared_entities"])
         tables = [self.item_embedding, self.relation_embedding, self.entity_embedding]
         tables += [] if shared else [self.item_tail_embedding]
         translated = tuple(table for table in tables if table is not None)
-        triples = Phase("triples", self.draw_triples, self.triple_loss, translated, adam)
-        pairs = Phase("pairs", self.batches, self.pair_loss, tuple(self.parameters()), adam)
+        triples = Phase("triples", self.draw_triples, self.triple_loss, translated, adam(self.lr))
+        pairs = Phase("pairs", self.batches, self.pair_loss, tuple(self.parameters()), adam(self.lr))
         if self.contrast_weight == 0:
             return triples, pairs
-        return triples, Phase("views", self._once, self._draw), pairs
-
-    def _once(self, epoch: int, generator: torch.Generator) -> Iterator[Batch]:
-        one = torch.ones(1, device=self.device)
-        yield Batch(edge_id=one.long() - 1, weight=one, generator=generator)
+        return triples, Phase("views", once(self.device), self._draw), pairs
 
     def _draw(self, batch: Batch, edge_weight: EdgeWeight = None) -> Mapping[str, Tensor]:
         assert batch.generator is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -24,6 +24,7 @@ from graphrec.models.base import (
     PairBatch,
     Phase,
 )
+from graphrec.models.phase_parts import adam
 
 Pair = tuple[Tensor, Tensor]
 Positives = Literal["user", "edge"]
@@ -228,8 +229,4 @@ class PairwiseRecommender(GraphRecommender):
     def phases(self) -> Sequence[Phase]:
         """One phase, ``pairs``, that trains every parameter with Adam."""
 
-        def adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-            # The fused kernel reads and writes each table once instead of once for each operation.
-            return torch.optim.Adam(parameters, lr=self.lr, fused=True)
-
-        return (Phase("pairs", self.batches, self.pair_loss, tuple(self.parameters()), adam),)
+        return (Phase("pairs", self.batches, self.pair_loss, tuple(self.parameters()), adam(self.lr)),)

@@ -6,11 +6,11 @@ Letters: B examples of a batch, P labelled training pairs, E training edges, n d
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError, unknown
@@ -18,6 +18,7 @@ from graphrec.graphs.sampling import positive_pairs, sample_negatives
 from graphrec.layers.losses import point_loss
 from graphrec.models.base import EdgeWeight, GraphInputs, GraphRecommender, Phase, PointBatch
 from graphrec.models.labelled import LabelledPairs
+from graphrec.models.phase_parts import adam
 from graphrec.randomness import derive, hash_bits
 
 Examples = Literal["labelled", "drawn"]
@@ -179,7 +180,4 @@ class PointwiseRecommender(GraphRecommender):
     def phases(self) -> Sequence[Phase]:
         """One phase, ``clicks``, that trains every parameter with Adam."""
 
-        def adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-            return torch.optim.Adam(parameters, lr=self.lr, fused=True)
-
-        return (Phase("clicks", self.batches, self.point_terms, tuple(self.parameters()), adam),)
+        return (Phase("clicks", self.batches, self.point_terms, tuple(self.parameters()), adam(self.lr)),)

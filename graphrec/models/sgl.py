@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -28,6 +28,7 @@ from graphrec.models.base import (
     target_weight,
 )
 from graphrec.models.pairwise import Initialisation, Loss, Pair, PairwiseRecommender, Positives
+from graphrec.models.phase_parts import once
 from graphrec.randomness import derive
 
 Augmentation = Literal["edge", "node", "walk"]
@@ -233,11 +234,7 @@ class SGL(PairwiseRecommender):
     def phases(self) -> Sequence[Phase]:
         """``views`` draws the epoch's subgraphs from the epoch's own stream; ``pairs`` trains every parameter."""
         pairs = super().phases()
-        return pairs if self.contrast_weight == 0 else (Phase("views", self._once, self._draw), *pairs)
-
-    def _once(self, epoch: int, generator: torch.Generator) -> Iterator[Batch]:
-        one = torch.ones(1, device=self.device)
-        yield Batch(edge_id=one.long() - 1, weight=one, generator=generator)
+        return pairs if self.contrast_weight == 0 else (Phase("views", once(self.device), self._draw), *pairs)
 
     def _draw(self, batch: Batch, edge_weight: EdgeWeight = None) -> Mapping[str, Tensor]:
         assert batch.generator is not None
