@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from graphrec import datasets, evaluation, graphs, influence, layers, models, runs, serving, training
+    from graphrec import datasets, evaluation, graphs, influence, layers, models, runs, serving, training, unlearning
     from graphrec.evaluation import compare, evaluate
     from graphrec.runs import Run
     from graphrec.serving import Recommender
@@ -17,7 +17,18 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ("datasets", "evaluation", "graphs", "influence", "layers", "models", "runs", "serving", "training")
+_MODULES = (
+    "datasets",
+    "evaluation",
+    "graphs",
+    "influence",
+    "layers",
+    "models",
+    "runs",
+    "serving",
+    "training",
+    "unlearning",
+)
 _NAMES = {
     "Recommender": "graphrec.serving",
     "Run": "graphrec.runs",
@@ -41,6 +52,7 @@ __all__ = [
     "runs",
     "serving",
     "training",
+    "unlearning",
 ]
 
 

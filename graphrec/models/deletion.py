@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -28,7 +29,18 @@ def without_edges(model: GraphRecommender, removed: Mapping[EdgeType, Tensor]) -
     Raises:
         InputError: an edge type or an edge id that the model's graph does not have.
     """
-    made = type(model).unfilled(inputs_without(model.graph_inputs, removed), model.hparams)
+    return with_inputs(model, inputs_without(model.graph_inputs, removed))
+
+
+def with_inputs(model: GraphRecommender, inputs: GraphInputs) -> GraphRecommender:
+    """A model with the parameters of ``model`` on other inputs of the same nodes; see :func:`without_edges`.
+
+    Args:
+        model: a trained model; not changed.
+        inputs: with as many nodes of each type.
+    """
+    inputs = inputs.apply(lambda tensor: tensor.to(model.device))
+    made = type(model).unfilled(inputs, model.hparams)
     learned, state = dict(made.named_parameters()), made.state_dict()
     # A buffer that follows the edges may have another length now; a parameter of another shape is an error.
     fitting = {
@@ -51,18 +63,23 @@ def without_edges(model: GraphRecommender, removed: Mapping[EdgeType, Tensor]) -
 
 
 def inputs_without(inputs: GraphInputs, removed: Mapping[EdgeType, Tensor]) -> GraphInputs:
-    """Inputs without some edges, given by edge id; see :func:`without_edges`."""
-    graph = inputs.graph.clone()
+    """Inputs without some edges, given by edge id, labelled pairs included; see :func:`without_edges`."""
+    graph, labelled = inputs.graph.clone(), inputs.labelled
     for edge_type, ids in removed.items():
         if edge_type not in graph.edge_types:
             raise InputError(f"the model's graph has no edges of type {'__'.join(edge_type)}.")
         store = graph[edge_type]
         ids = ids.to(store.edge_id)
-        gone, strange = torch.isin(store.edge_id, ids), ids[~torch.isin(ids, store.edge_id)]
+        gone, known = torch.isin(store.edge_id, ids), torch.isin(ids, store.edge_id)
+        if labelled is not None and edge_type == inputs.target:
+            known |= torch.isin(ids, labelled.edge_id)  # a pair labelled 0 is no edge of the graph
+            kept = ~torch.isin(labelled.edge_id, ids)
+            labelled = labelled.apply(operator.itemgetter(kept))
+        strange = ids[~known]
         if len(strange):
             raise InputError(f"{'__'.join(edge_type)} has no edge {int(strange[0])} in the model's graph.")
         count = store.edge_index.shape[1]
         for name, value in list(store.items()):
             if isinstance(value, Tensor) and value.dim() and value.shape[-1 if name == "edge_index" else 0] == count:
                 store[name] = value[:, ~gone] if name == "edge_index" else value[~gone]
-    return replace(inputs, graph=graph)
+    return replace(inputs, graph=graph, labelled=labelled)

@@ -1,0 +1,68 @@
+"""Fine-tuning on what remains: cheap, and how much is forgotten is to be measured."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from graphrec.errors import InputError
+from graphrec.models.base import GraphRecommender
+from graphrec.training.fit import fit
+from graphrec.unlearning.methods.base import Exactness, Outcome, Task, Unlearner, options_of, timed
+
+
+@dataclass(frozen=True)
+class Finetune(Unlearner):
+    """Goes on training for a few epochs, from the trained parameters, on the graph and the positives that remain.
+
+    What the data taught the parameters fades as far as the training pulls them elsewhere; nothing pushes it out
+    ("catastrophic forgetting" put to use). As a warm start it is the strongest cheap baseline there is.
+
+    Attributes:
+        epochs: of training on what remains.
+        reset: whether rows of users and items that the request names wholly start anew from their initial values.
+    """
+
+    name: ClassVar[str] = "finetune"
+    exactness: ClassVar[Exactness] = "heuristic"
+    epochs: int = 5
+    reset: bool = True
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise InputError(f"epochs must be 1 or more, found {self.epochs}.")
+
+    @classmethod
+    def refuses(cls, model: GraphRecommender | type[GraphRecommender]) -> str | None:
+        """Closed forms are solved, not trained; retraining solves them again."""
+        if isinstance(model, GraphRecommender) and not model.phases():
+            return "it is a closed form, which retrain solves again"
+        return None
+
+    def unlearn(self, task: Task) -> Outcome:
+        """Train a little."""
+        if task.resolved.empty:
+            return Outcome(copy.deepcopy(task.model), self.exactness, {"request": 0.0})
+        seconds: dict[str, float] = {}
+        with timed(seconds, "request"):
+            model = task.rebuilt()
+            if self.reset:
+                fresh = dict(task.fresh().named_parameters())
+                learned = dict(model.named_parameters())
+                with torch.no_grad():
+                    for name, node_type in model.row_parameters.items():
+                        codes = task.resolved.nodes.get(node_type)
+                        if name in learned and codes is not None and len(codes):
+                            rows = torch.from_numpy(codes).to(model.device)
+                            learned[name][rows] = fresh[name].to(model.device)[rows]
+            # The learning rate stays: a schedule of the first training would start over at its largest rate.
+            options = options_of(task, epochs=self.epochs, schedule="constant", warmup=0, select_on=None, patience=None)
+            fit(model, task.remaining, **options)
+        return Outcome(model.eval(), self.exactness, seconds, {"epochs": self.epochs})
+
+    def estimate(self, training_seconds: float, epochs: int, share: float) -> float | None:
+        """Its epochs at the training's pace."""
+        return training_seconds / max(epochs, 1) * self.epochs * (1 - share)
