@@ -14,6 +14,7 @@ from graphrec.errors import InputError
 from graphrec.graphs.adjacency import Adjacency
 from graphrec.graphs.augment import subgraph
 from graphrec.graphs.normalise import normalise, symmetric_entries
+from graphrec.layers.contrastive import info_nce
 from graphrec.layers.propagation import linear_propagation, linear_propagation_rows
 from graphrec.layers.spmm import spmm
 
@@ -94,3 +95,35 @@ class View:
             raise InputError(
                 f"a view has one mask, or one for each of the {len(layer_weights) - 1} layers, found {len(self.kept)}."
             )
+
+
+def pair_contrast(
+    views: tuple[View, View],
+    tables: tuple[Pair, Pair],
+    layer_weights: Sequence[float],
+    users: Tensor,
+    items: Tensor,
+    *,
+    temperature: float,
+    weight: Pair | None = None,
+) -> Tensor:
+    """InfoNCE of each pair's user and of its item between two views, against all nodes of their kind: their sum, (B,).
+
+    Users or items that repeat are computed once.
+
+    Args:
+        views: the view of the anchors, and that of the candidates.
+        tables: users (U, D) and items (I, D) that enter each view.
+        layer_weights: as in :meth:`View.propagate`.
+        users: (B,) int64.
+        items: (B,) int64.
+        temperature: τ.
+        weight: as in :meth:`View.propagate`.
+    """
+    user_rows, user_place = torch.unique(users, return_inverse=True)
+    item_rows, item_place = torch.unique(items, return_inverse=True)
+    first = views[0].propagate_rows(*tables[0], layer_weights, user_rows, item_rows, weight)
+    second = views[1].propagate(*tables[1], layer_weights, weight)
+    of_users = info_nce(first[0], user_rows, second[0], temperature=temperature)
+    of_items = info_nce(first[1], item_rows, second[1], temperature=temperature)
+    return of_users.index_select(0, user_place) + of_items.index_select(0, item_place)

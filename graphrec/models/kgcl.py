@@ -13,17 +13,14 @@ from torch.nn import functional
 from graphrec import randomness
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError, unknown
-from graphrec.graphs.adjacency import Adjacency
 from graphrec.graphs.augment import keep_edges, keep_exactly
-from graphrec.graphs.normalise import normalise, symmetric_entries
 from graphrec.graphs.relational import RelationalGraph
 from graphrec.graphs.triples import triple_index
-from graphrec.layers.contrastive import info_nce
 from graphrec.layers.dropout import kept_entries
 from graphrec.layers.losses import squared_norms
 from graphrec.layers.propagation import linear_propagation, propagation_and_ego_rows
 from graphrec.layers.tail_attention import ItemTails, item_tails, tail_attention, with_tails
-from graphrec.layers.views import View
+from graphrec.layers.views import View, pair_contrast
 from graphrec.models.base import (
     Batch,
     Derived,
@@ -34,11 +31,11 @@ from graphrec.models.base import (
     Phase,
     Preset,
     TripleBatch,
-    target_weight,
 )
 from graphrec.models.knowledge import KnowledgeRecommender
 from graphrec.models.pairwise import Initialisation, Loss, Pair, Positives
 from graphrec.models.phase_parts import adam, once
+from graphrec.models.propagated import PropagatedRecommender, TwoViews
 from graphrec.randomness import derive, hash_bits, hash_integers, hash_uniform
 
 Bare = Literal["own", "padding"]
@@ -55,7 +52,7 @@ class KGView:
     interactions: View
 
 
-class KGCL(KnowledgeRecommender):
+class KGCL(TwoViews[KGView], PropagatedRecommender, KnowledgeRecommender):
     r"""Knowledge graph contrastive learning (Yang et al., SIGIR 2022, https://arxiv.org/abs/2205.00976).
 
     An item takes in up to 10 tails of its triples, and LightGCN runs on the users and these items:
@@ -236,7 +233,6 @@ class KGCL(KnowledgeRecommender):
         self.tails = self.visible_tails()
         self._initialise_attention(shared_entities, bare_items, init_scale)
         self.view_seed = derive(seed, "views")
-        self._views: tuple[KGView, KGView] | None = None
 
     @torch.no_grad()
     def _initialise_attention(self, shared: bool, bare_items: Bare, scale: float) -> None:
@@ -258,10 +254,6 @@ class KGCL(KnowledgeRecommender):
         self.attention_bias = nn.Parameter(torch.empty(dim).uniform_(-bound, bound, generator=stream))
         self.padding: nn.Parameter | None
         self.register_parameter("padding", normal("padding", 1) if bare_items == "padding" else None)
-
-    def propagation_matrix(self) -> Adjacency:
-        """The normalised users x items matrix of the training graph."""
-        return normalise(self.graph_inputs.adjacency())
 
     def visible_tails(self) -> ItemTails:
         """The triples that items see, made from the present ones."""
@@ -332,16 +324,9 @@ class KGCL(KnowledgeRecommender):
             made = made + (seen == 0).to(made.dtype).unsqueeze(1) * self._dropped(self.padding, generator)
         return self._dropped(made, generator)
 
-    def _weighted(self, edge_weight: EdgeWeight) -> Pair | None:
-        weight = target_weight(edge_weight, self.graph_inputs.target)
-        return None if weight is None else (self.graph_inputs.graph[self.graph_inputs.target].edge_index, weight)
-
-    def _values(self, edge_weight: EdgeWeight, generator: torch.Generator | None = None) -> Tensor | None:
+    def _training_values(self, edge_weight: EdgeWeight, generator: torch.Generator | None) -> Tensor | None:
         """Entries of the normalised matrix, where they differ from those of :attr:`matrix`."""
-        weighted = self._weighted(edge_weight)
-        values = None
-        if weighted is not None:
-            values = symmetric_entries(weighted[0], (self.num_users, self.num_items), weighted[1])
+        values = self.matrix_values(edge_weight)
         if generator is None or self.edge_dropout == 0:
             return values
         if values is None:
@@ -353,7 +338,7 @@ class KGCL(KnowledgeRecommender):
     def encode(self, *, edge_weight: EdgeWeight = None) -> Encoded:
         """E* of the whole graphs, (U, D) and (I, D)."""
         items = self.item_table(self.tails, edge_weight=edge_weight)
-        values = self._values(edge_weight)
+        values = self.matrix_values(edge_weight)
         return Encoded(*linear_propagation(self.matrix, self.user_embedding, items, self.layer_weights, values))
 
     def training_rows(
@@ -362,22 +347,11 @@ class KGCL(KnowledgeRecommender):
         """Rows of E*, and of the tables of users and items."""
         generator = batch.generator if batch is not None and self.training else None
         table = self.item_table(self.tails, generator=generator, edge_weight=edge_weight)
-        values = self._values(edge_weight, generator)
+        values = self._training_values(edge_weight, generator)
         rows, ego = propagation_and_ego_rows(
             self.matrix, self.user_embedding, table, self.layer_weights, users, items, values
         )
         return rows, (ego[0], self.item_embedding[items])
-
-    @property
-    def views(self) -> tuple[KGView, KGView]:
-        """The two views of the present epoch; drawn without dropout where no epoch has drawn them."""
-        if self._views is None:
-            self._views = self.drawn_views()
-        return self._views
-
-    @views.setter
-    def views(self, views: tuple[KGView, KGView]) -> None:
-        self._views = views
 
     @torch.no_grad()
     def drawn_views(self, generator: torch.Generator | None = None) -> tuple[KGView, KGView]:
@@ -414,20 +388,20 @@ class KGCL(KnowledgeRecommender):
         edge_weight: EdgeWeight = None,
     ) -> Tensor:
         """InfoNCE of each pair's user and item between the views, their sum, (B,); repeated ones computed once."""
-        weighted = self._weighted(edge_weight)
         x = self.tail_rows(self.tails.nodes)
-        tables = [
+        first, second = (
             (self.user_embedding, self.item_table(view.tails, x=x, generator=generator, edge_weight=edge_weight))
             for view in self.views
-        ]
-        user_rows, user_place = torch.unique(users, return_inverse=True)
-        item_rows, item_place = torch.unique(items, return_inverse=True)
-        views = self.views[0].interactions, self.views[1].interactions
-        first = views[0].propagate_rows(*tables[0], self.layer_weights, user_rows, item_rows, weighted)
-        second = views[1].propagate(*tables[1], self.layer_weights, weighted)
-        of_users = info_nce(first[0], user_rows, second[0], temperature=self.temperature)
-        of_items = info_nce(first[1], item_rows, second[1], temperature=self.temperature)
-        return of_users.index_select(0, user_place) + of_items.index_select(0, item_place)
+        )
+        return pair_contrast(
+            (self.views[0].interactions, self.views[1].interactions),
+            (first, second),
+            self.layer_weights,
+            users,
+            items,
+            temperature=self.temperature,
+            weight=self.weighted_edges(edge_weight),
+        )
 
     def pair_loss(self, batch: PairBatch, edge_weight: EdgeWeight = None) -> Mapping[str, Tensor]:
         """The terms ``rank``, ``reg`` and ``contrast`` of the loss of one batch; see the class."""
@@ -516,7 +490,6 @@ class KGCL(KnowledgeRecommender):
         return {
             **super().derived(),
             "tails": Derived(triples, self.visible_tails),
-            "matrix": Derived(target, self.propagation_matrix),
             "views": Derived((*target, *triples), self.drawn_views),
         }
 

@@ -173,11 +173,15 @@ class PairwiseRecommender(GraphRecommender):
             (self.user_embedding[users], self.item_embedding[items]),
         )
 
-    def pair_loss(self, batch: PairBatch, edge_weight: EdgeWeight = None) -> Mapping[str, Tensor]:
-        """The terms ``rank`` and ``reg`` of the loss of one batch; see the class."""
+    def rank_loss(self, batch: PairBatch, user: Tensor, item: Tensor) -> Tensor:
+        """The mean of ℓ under the batch's weights; see the class.
+
+        Args:
+            batch: the batch.
+            user: (B, D) final representations of its users.
+            item: (P, D) those of its positives, and then of its negatives, row by row.
+        """
         count = len(batch)
-        items = torch.cat([batch.items, batch.negatives.reshape(-1)])
-        (user, item), regularised = self.training_rows(batch.users, items, batch=batch, edge_weight=edge_weight)
         positive, negative = item.split([count, len(item) - count])  # its gradient is one concatenation
         positive_score = (user * positive).sum(-1)
         if batch.shared:
@@ -191,7 +195,14 @@ class PairwiseRecommender(GraphRecommender):
                 negative_score = (negative @ user.unsqueeze(-1)).squeeze(-1)
             known = None
         objective = {"bpr": bpr_loss, "bce": bce_loss, "softmax": sampled_softmax_loss}[self.loss_name]
-        terms = {"rank": self.batch_weight(batch, objective(positive_score, negative_score, known))}
+        return self.batch_weight(batch, objective(positive_score, negative_score, known))
+
+    def pair_loss(self, batch: PairBatch, edge_weight: EdgeWeight = None) -> Mapping[str, Tensor]:
+        """The terms ``rank`` and ``reg`` of the loss of one batch; see the class."""
+        count = len(batch)
+        items = torch.cat([batch.items, batch.negatives.reshape(-1)])
+        (user, item), regularised = self.training_rows(batch.users, items, batch=batch, edge_weight=edge_weight)
+        terms = {"rank": self.rank_loss(batch, user, item)}
         if self.reg:
             user_norms, item_norms = (squared_norms(rows) for rows in regularised)
             negative_norms = item_norms[count:]

@@ -13,12 +13,12 @@ from graphrec.models.base import Batch
 Drawn = TypeVar("Drawn", bound=Batch)
 
 
-def adam(lr: float) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
-    """Makes Adam with a learning rate from a phase's parameters."""
+def adam(lr: float, weight_decay: float = 0.0) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
+    """Makes Adam with a learning rate from a phase's parameters; ``weight_decay`` λ adds λθ to every gradient."""
 
     def made(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         # The fused kernel reads and writes each table once instead of once for each operation.
-        return torch.optim.Adam(parameters, lr=lr, fused=True)
+        return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=True)
 
     return made
 

@@ -5,36 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError, unknown
-from graphrec.graphs.adjacency import Adjacency
 from graphrec.graphs.augment import keep_exactly, keep_nodes
-from graphrec.graphs.normalise import normalise, symmetric_entries
-from graphrec.layers.contrastive import info_nce
-from graphrec.layers.propagation import linear_propagation, propagation_and_ego_rows
-from graphrec.layers.views import View
+from graphrec.layers.views import View, pair_contrast
 from graphrec.models.base import (
     Batch,
     Derived,
     EdgeWeight,
-    Encoded,
     GraphInputs,
     PairBatch,
     Phase,
     Preset,
-    target_weight,
 )
-from graphrec.models.pairwise import Initialisation, Loss, Pair, PairwiseRecommender, Positives
+from graphrec.models.pairwise import Initialisation, Loss, Positives
 from graphrec.models.phase_parts import once
+from graphrec.models.propagated import PropagatedRecommender, TwoViews
 from graphrec.randomness import derive
 
 Augmentation = Literal["edge", "node", "walk"]
 
 
-class SGL(PairwiseRecommender):
+class SGL(TwoViews[View], PropagatedRecommender):
     r"""Self-supervised graph learning (Wu et al., SIGIR 2021, https://arxiv.org/abs/2010.10783).
 
     With :math:`E^* = \frac{1}{K+1} \sum_k \hat A^k E^0` on the whole graph, and Z¹, Z² the same on two subgraphs that
@@ -145,50 +139,6 @@ class SGL(PairwiseRecommender):
         self.layer_weights = (1 / (num_layers + 1),) * (num_layers + 1)
         self.matrix = self.propagation_matrix()
         self.view_seed = derive(seed, "views")
-        self._views: tuple[View, View] | None = None
-
-    def propagation_matrix(self) -> Adjacency:
-        """The normalised users x items matrix of the training graph."""
-        return normalise(self.graph_inputs.adjacency())
-
-    def _weighted(self, edge_weight: EdgeWeight) -> Pair | None:
-        """Edges (2, E) and their weights (E,), where weights were given."""
-        weight = target_weight(edge_weight, self.graph_inputs.target)
-        if weight is None:
-            return None
-        return self.graph_inputs.graph[self.graph_inputs.target].edge_index, weight
-
-    def _values(self, edge_weight: EdgeWeight) -> Tensor | None:
-        weighted = self._weighted(edge_weight)
-        if weighted is None:
-            return None
-        return symmetric_entries(weighted[0], (self.num_users, self.num_items), weighted[1])
-
-    def encode(self, *, edge_weight: EdgeWeight = None) -> Encoded:
-        """E* of the whole graph, (U, D) and (I, D)."""
-        values = self._values(edge_weight)
-        return Encoded(
-            *linear_propagation(self.matrix, self.user_embedding, self.item_embedding, self.layer_weights, values)
-        )
-
-    def training_rows(
-        self, users: Tensor, items: Tensor, *, batch: Batch | None = None, edge_weight: EdgeWeight = None
-    ) -> tuple[Pair, Pair]:
-        """Rows of E* and of E⁰."""
-        tables = self.user_embedding, self.item_embedding
-        values = self._values(edge_weight)
-        return propagation_and_ego_rows(self.matrix, *tables, self.layer_weights, users, items, values)
-
-    @property
-    def views(self) -> tuple[View, View]:
-        """The two views of the present epoch: a function of the edges and of ``view_seed``."""
-        if self._views is None:
-            self._views = self.drawn_views()
-        return self._views
-
-    @views.setter
-    def views(self, views: tuple[View, View]) -> None:
-        self._views = views
 
     def drawn_views(self) -> tuple[View, View]:
         """The views of the present edges."""
@@ -213,15 +163,16 @@ class SGL(PairwiseRecommender):
 
     def contrast(self, users: Tensor, items: Tensor, edge_weight: EdgeWeight = None) -> Tensor:
         """c(u) + c(i) of each pair, (B,); users or items that repeat are computed once."""
-        weighted = self._weighted(edge_weight)
         tables = self.user_embedding, self.item_embedding
-        user_rows, user_place = torch.unique(users, return_inverse=True)
-        item_rows, item_place = torch.unique(items, return_inverse=True)
-        first = self.views[0].propagate_rows(*tables, self.layer_weights, user_rows, item_rows, weighted)
-        second = self.views[1].propagate(*tables, self.layer_weights, weighted)
-        of_users = info_nce(first[0], user_rows, second[0], temperature=self.temperature)
-        of_items = info_nce(first[1], item_rows, second[1], temperature=self.temperature)
-        return of_users.index_select(0, user_place) + of_items.index_select(0, item_place)
+        return pair_contrast(
+            self.views,
+            (tables, tables),
+            self.layer_weights,
+            users,
+            items,
+            temperature=self.temperature,
+            weight=self.weighted_edges(edge_weight),
+        )
 
     def pair_loss(self, batch: PairBatch, edge_weight: EdgeWeight = None) -> Mapping[str, Tensor]:
         """The terms ``rank``, ``reg`` and ``contrast`` of the loss of one batch; see the class."""
@@ -243,11 +194,7 @@ class SGL(PairwiseRecommender):
 
     def derived(self) -> Mapping[str, Derived]:
         """The normalised matrix, and the views, from the edges of the ranked behaviour."""
-        target = (self.graph_inputs.target,)
-        return {
-            "matrix": Derived(target, self.propagation_matrix),
-            "views": Derived(target, self.drawn_views),
-        }
+        return {**super().derived(), "views": Derived((self.graph_inputs.target,), self.drawn_views)}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SGL:
         # Views are made again where the edges are.
