@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from graphrec.unlearning.methods.base import Exactness, Outcome, Prepared, Task, Unlearner
 from graphrec.unlearning.methods.finetune import Finetune
+from graphrec.unlearning.methods.gnndelete import GnnDelete
 from graphrec.unlearning.methods.retrain import Retrain
 
 METHODS: Mapping[str, type[Unlearner]] = {
@@ -13,8 +14,9 @@ METHODS: Mapping[str, type[Unlearner]] = {
     for method in (
         Retrain,
         Finetune,
+        GnnDelete,
     )
 }
 """Every method by its name."""
 
-__all__ = ["METHODS", "Exactness", "Finetune", "Outcome", "Prepared", "Retrain", "Task", "Unlearner"]
+__all__ = ["METHODS", "Exactness", "Finetune", "GnnDelete", "Outcome", "Prepared", "Retrain", "Task", "Unlearner"]
