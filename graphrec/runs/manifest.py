@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -16,11 +18,13 @@ from torch import Tensor
 
 from graphrec.datasets.fingerprint import file_sha256
 from graphrec.errors import InputError
+from graphrec.runs.files import write_file
 
 FORMAT = 1
 """The version of the folder's format; raised when an older graphrec could not read what is written."""
 
 MANIFEST = "manifest.json"
+SUPERSEDED = "superseded.json"
 
 HOLDS: Mapping[str, tuple[str, ...]] = {
     "config.yaml": (),
@@ -32,8 +36,31 @@ HOLDS: Mapping[str, tuple[str, ...]] = {
     "inputs.safetensors": ("pairs", "edge ids", "features"),
     "per_user.parquet": ("ids", "aggregates"),
     "report.html": ("ids", "aggregates"),
+    "audit.jsonl": ("aggregates",),
+    "audit.salt": ("salt",),
+    "forgetting.json": ("aggregates",),
+    "forgetting.html": ("aggregates",),
+    "mask.safetensors": ("pairs",),
+    "superseded.json": (),
 }
 """What each file of a run holds about the people and things in the data."""
+
+KINDS: Mapping[str, str] = {
+    "ids": "raw ids of users, items and other nodes",
+    "pairs": "who met what: edges of the training graph",
+    "edge ids": "numbers of edges in the dataset",
+    "aggregates": "counts, means, metrics",
+    "parameters": "what was learned by gradients",
+    "derived": "what is made of edges: neighbour lists, attention, solutions in closed form",
+    "optimiser": "moments of an optimiser",
+    "vectors": "final vectors of users and items, or an index of them",
+    "lists": "recommended items",
+    "features": "feature rows",
+    "texts": "names and texts",
+    "salt": "what a digest in the audit log was made with",
+    "dataset": "a dataset in whole: ids, edges, features, texts",
+}
+"""The words that say what a file or a cache holds."""
 
 Content = bytes | str | os.PathLike[str]
 
@@ -103,6 +130,57 @@ def write_manifest(
         "graphrec": version("graphrec"),
         "fingerprint": fingerprint,
         "files": files,
-        "caches": list(caches),
+        "caches": [as_json(cache) for cache in caches],
     }
-    (folder / MANIFEST).write_bytes(json_bytes(manifest))
+    (folder / MANIFEST).write_bytes(json_bytes(sealed(manifest)))
+
+
+def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest with the SHA-256 of its own content as ``digest``."""
+    content = {key: value for key, value in as_json(manifest).items() if key != "digest"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return {**content, "digest": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def seal_problem(raw: bytes) -> str | None:
+    """What is wrong with the bytes of a manifest, in a clause; None where they are those that were written."""
+    try:
+        manifest = json.loads(raw)
+    except ValueError as error:
+        return f"it is no JSON ({error})"
+    if not isinstance(manifest, dict) or "digest" not in manifest:
+        return "it carries no digest of its own content"
+    if sealed(manifest)["digest"] != manifest["digest"]:
+        return "its content is not that of its digest"
+    return None if json_bytes(manifest) == raw else "it is not written as graphrec writes it"
+
+
+def record_cache(folder: Path, path: str | os.PathLike[str], holds: Sequence[str], **about: Any) -> dict[str, Any]:
+    """Name a file or folder outside a run that was made from it (lists, vectors, logs) in the run's manifest.
+
+    Args:
+        folder: of the run; its manifest is replaced in one step.
+        path: of what was made; an entry of the same path is replaced.
+        holds: words of :data:`KINDS`.
+        **about: more to say, JSON values.
+
+    Returns:
+        The entry: ``path``, ``sha256`` (None for a folder), ``holds``.
+    """
+    for word in holds:
+        if word not in KINDS:
+            raise InputError(f"caches hold {', '.join(KINDS)}; found {word!r}.")
+    made = Path(path).absolute()
+    digest = file_sha256(made) if made.is_file() else None
+    entry = {"path": str(made), "sha256": digest, "holds": list(holds), **as_json(about)}
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        # Two exports at once must not lose each other's line.
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        others = [known for known in manifest.get("caches", []) if known["path"] != entry["path"]]
+        content = json_bytes(sealed({**manifest, "caches": [*others, entry]}))
+        write_file(folder / MANIFEST, lambda temporary: temporary.write_bytes(content))
+    finally:
+        os.close(descriptor)
+    return entry

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from graphrec.runs.manifest import MANIFEST, json_bytes, yaml_bytes
+from graphrec.runs.manifest import MANIFEST, json_bytes, sealed, yaml_bytes
 from graphrec.runs.run import Run
 
 
@@ -42,7 +42,7 @@ def portable_files(run: Run) -> dict[str, Path | bytes]:
     caches = manifest.get("caches", [])
     manifest["caches"] = [{**cache, "path": Path(cache["path"]).name} for cache in caches]
     if manifest != run.manifest:
-        files[MANIFEST] = json_bytes(manifest)
+        files[MANIFEST] = json_bytes(sealed(manifest))
     return files
 
 

@@ -26,7 +26,7 @@ from graphrec.datasets.vocabulary import Vocabulary
 from graphrec.errors import InputError, MissingFileError
 from graphrec.models.base import GraphInputs, GraphRecommender
 from graphrec.runs.files import clear_errors, recover, write_folder
-from graphrec.runs.manifest import FORMAT, MANIFEST, Content, write_extra, write_manifest
+from graphrec.runs.manifest import FORMAT, MANIFEST, SUPERSEDED, Content, record_cache, write_extra, write_manifest
 from graphrec.runs.tensors import load_weights, read_inputs, read_tensors
 
 if TYPE_CHECKING:
@@ -74,9 +74,20 @@ class Run:
         self._temporary: TemporaryDirectory[str] | None = None
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, verify: bool = True) -> Run:
-        """Open a run and check that every file is there and is the one that was written (size and SHA-256)."""
+    def open(cls, path: str | os.PathLike[str], *, verify: bool = True, allow_superseded: bool = False) -> Run:
+        """Open a run and check that every file is there and is the one that was written (size and SHA-256).
+
+        Raises:
+            InputError: a file was changed, or another run has taken this one's place because it was asked to forget;
+                ``allow_superseded`` opens it nevertheless.
+        """
         run = cls(path)
+        by = run.superseded
+        if by is not None and not allow_superseded:
+            raise InputError(
+                f"{run.path} is superseded: {by['by']} forgot {by['edges']:,} edges that are still in it. "
+                "Open that run, or this one with allow_superseded (--allow-superseded)."
+            )
         if verify:
             run.verify()
         return run
@@ -111,6 +122,11 @@ class Run:
     def fingerprint(self) -> str:
         """The fingerprint of the dataset it was trained on."""
         return str(self.manifest["fingerprint"])
+
+    @property
+    def superseded(self) -> dict[str, Any] | None:
+        """The run that took this one's place (``by``), when (``at``) and how many ``edges`` it forgot; or None."""
+        return json.loads(self._read(SUPERSEDED)) if SUPERSEDED in self.files else None
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -199,22 +215,47 @@ class Run:
             )
         return data
 
-    def add(self, files: Mapping[str, Content], holds: Mapping[str, Sequence[str]] | None = None) -> Run:
-        """The run with files added or replaced; the folder changes in one step.
+    def add(
+        self,
+        files: Mapping[str, Content],
+        holds: Mapping[str, Sequence[str]] | None = None,
+        *,
+        remove: Sequence[str] = (),
+    ) -> Run:
+        """The run with files added, replaced or removed; the folder changes in one step.
 
         Args:
             files: by name within the run: the content, or the path of a file to copy.
             holds: what each holds, for the manifest; known names have a default.
+            remove: names of files that go.
         """
         with clear_errors(self.path, "run", "It is as it was."):
-            write_folder(self.path, lambda folder: self._fill(folder, files, holds or {}))
+            write_folder(self.path, lambda folder: self._fill(folder, files, holds or {}, remove))
         run = Run(self.path)
         run._temporary = self._temporary
         return run
 
-    def _fill(self, folder: Path, files: Mapping[str, Content], holds: Mapping[str, Sequence[str]]) -> None:
+    def record(self, path: str | os.PathLike[str], holds: Sequence[str], **about: Any) -> None:
+        """Name in the manifest what was made from the run and lies outside its folder.
+
+        Args:
+            path: a file or folder.
+            holds: words of :data:`graphrec.runs.manifest.KINDS`.
+            **about: more to say.
+        """
+        with clear_errors(self.path / MANIFEST, "manifest", "It is as it was."):
+            record_cache(self.path, path, holds, **about)
+        self.manifest = json.loads((self.path / MANIFEST).read_text())
+
+    def _fill(
+        self,
+        folder: Path,
+        files: Mapping[str, Content],
+        holds: Mapping[str, Sequence[str]],
+        remove: Sequence[str] = (),
+    ) -> None:
         for name in self.files:
-            if name not in files:
+            if name not in files and name not in remove:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(self.path / name, folder / name)
         extra = {name: entry["holds"] for name, entry in self.files.items()}
