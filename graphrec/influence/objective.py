@@ -408,7 +408,8 @@ def _check_terms(model: GraphRecommender, terms: str) -> None:
         if "contrast" in names:
             raise InputError(
                 f"the loss of {type(model).__name__} has a contrastive term, whose value depends on which examples "
-                "share a batch: there is no fixed objective. Pass terms='rank' for the influence on its ranking loss alone."
+                "share a batch: there is no fixed objective. Pass terms='rank' for the influence on its ranking loss "
+                "alone."
             )
         if extra := ", ".join(sorted(names - {"rank", "reg"})):
             warnings.warn(
