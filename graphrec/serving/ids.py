@@ -29,11 +29,15 @@ def id_array(ids: Iterable[Any]) -> np.ndarray:
     return array
 
 
-def codes_of(vocabulary: Vocabulary, raw: np.ndarray, kind: str, policy: str) -> np.ndarray:
-    """Codes of raw ids, -1 for unknown ones, which are refused or said by the policy."""
+def codes_of(
+    vocabulary: Vocabulary, raw: np.ndarray, kind: str, policy: str, blocked: np.ndarray | None = None
+) -> np.ndarray:
+    """Codes of raw ids, -1 for unknown ones, which are refused or said by the policy; ``blocked`` codes are unknown."""
     if policy not in get_args(Unknown):
         raise unknown("value of unknown", str(policy), get_args(Unknown))
     codes = np.asarray(vocabulary.encode(raw, unknown="mark"))
+    if blocked is not None and len(blocked):
+        codes = np.where(np.isin(codes, blocked), -1, codes)
     strange = np.flatnonzero(codes < 0)
     if len(strange):
         some = ", ".join(repr(_plain(raw[i])) for i in strange[:5]) + (", …" if len(strange) > 5 else "")

@@ -15,6 +15,7 @@ from torch import Tensor
 from graphrec.datasets.vocabulary import Vocabulary
 from graphrec.errors import InputError
 from graphrec.evaluation import rank
+from graphrec.evaluation.ranking import UserItems
 from graphrec.graphs.adjacency import Adjacency
 from graphrec.models.base import GraphRecommender
 from graphrec.runs import Run
@@ -25,6 +26,7 @@ from graphrec.serving import embeddings, hub
 from graphrec.serving.fold_in import FoldIn, check_history, history_scores
 from graphrec.serving.ids import Unknown, codes_of, id_array
 from graphrec.serving.lists import list_schema, write_lists
+from graphrec.serving.mask import Mask
 from graphrec.serving.selection import best_of
 
 BLOCK = 4096
@@ -38,6 +40,7 @@ class Recommender:
         vocabularies: raw ids by node type.
         names: names (N,) of str or None by node type.
         run: the run it comes from; needed to save or push it.
+        mask: what is not served; more can be added by :meth:`hide`.
     """
 
     def __init__(
@@ -47,9 +50,11 @@ class Recommender:
         *,
         names: Mapping[str, np.ndarray] | None = None,
         run: Run | None = None,
+        mask: Mask | None = None,
     ) -> None:
         self.model = model.eval()
         self.run = run
+        self.mask = mask
         self.vocabularies = dict(vocabularies)
         user_type, _, item_type = model.graph_inputs.target
         self.users, self.items = self.vocabularies[user_type], self.vocabularies[item_type]
@@ -64,8 +69,9 @@ class Recommender:
         revision: str | None = None,
         endpoint: str | None = None,
         token: str | None = None,
+        allow_superseded: bool = False,
     ) -> Recommender:
-        """Open a run.
+        """Open a run; what its mask blocks is not served.
 
         Args:
             source: a :class:`Run`, a run folder, or the id of a repository on the hub (``owner/name``;
@@ -74,14 +80,22 @@ class Recommender:
             revision: branch, tag or commit of a hub repository.
             endpoint: address of the hub; None: huggingface_hub's.
             token: token for the hub; None: the one huggingface_hub finds.
+            allow_superseded: whether a run may be opened that another has taken the place of, because it was asked to
+                forget.
 
         Raises:
             MissingFileError: there is neither such a folder nor such a repository.
-            InputError: a file is not the one that was written, or the run is of a newer format.
+            InputError: a file is not the one that was written, the run is of a newer format, or it is superseded.
         """
         if not isinstance(source, Run):
-            source = Run.open(hub.locate(source, revision=revision, endpoint=endpoint, token=token))
-        return cls(source.model(device), source.vocabularies, names=source.names, run=source)
+            folder = hub.locate(source, revision=revision, endpoint=endpoint, token=token)
+            source = Run.open(folder, allow_superseded=allow_superseded)
+        mask = Mask.read(source.path)
+        return cls(source.model(device), source.vocabularies, names=source.names, run=source, mask=mask)
+
+    def hide(self, mask: Mask) -> None:
+        """Serve nothing of what ``mask`` blocks from now on, nor of what was blocked before."""
+        self.mask = mask.union(self.mask)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Write the run to another folder, in one step; a run that is there is replaced when the new one is
@@ -176,10 +190,11 @@ class Recommender:
         self._check_k(k)
         allowed = self._candidates(candidates, unknown)
         if users is None:
-            codes, raw = np.arange(len(self.users)), self.users.raw
+            codes = self._served(np.arange(len(self.users)))
+            raw = self.users.raw[codes]
         else:
             raw = id_array(users)
-            codes = codes_of(self.users, raw, "user", unknown)
+            codes = codes_of(self.users, raw, "user", unknown, self._blocked("users"))
             kept = codes >= (-1 if unknown == "popular" else 0)
             codes, raw = codes[kept], raw[kept]
             known = self.users.raw[codes]
@@ -199,8 +214,9 @@ class Recommender:
         """The frames of :meth:`recommend` for all users, a block of users at a time."""
         self._check_k(k)
         allowed = self._candidates(candidates, "skip")
-        for part in _blocks(len(self.users), block):
-            yield self._frame(np.arange(part.start, part.stop), self.users.raw[part], k, exclude_seen, allowed)
+        served = self._served(np.arange(len(self.users)))
+        for part in _blocks(len(served), block):
+            yield self._frame(served[part], self.users.raw[served[part]], k, exclude_seen, allowed)
 
     def recommend_all(
         self,
@@ -272,7 +288,7 @@ class Recommender:
         given = torch.ones(len(raw)) if weights is None else torch.as_tensor(np.asarray(weights, dtype=np.float32))
         if given.shape != (len(raw),):
             raise InputError(f"weights: {len(raw)} numbers are expected, one for each item, {tuple(given.shape)} found")
-        codes = codes_of(self.items, raw, "item", unknown)
+        codes = codes_of(self.items, raw, "item", unknown, self._blocked("items"))
         items, given = torch.as_tensor(codes[codes >= 0]), given[torch.as_tensor(codes >= 0)]
         if len(items) == 0 and unknown == "popular":
             scores = self._popularity()
@@ -305,7 +321,8 @@ class Recommender:
         """
         self._check_k(k)
         raw = id_array(items)
-        codes = codes_of(self.items, raw, "item", unknown)
+        codes = codes_of(self.items, raw, "item", unknown, self._blocked("items"))
+        allowed = self._candidates(None, unknown)
         unit = None
         if self.model.encodes():
             unit = torch.nn.functional.normalize(self.model.encoded().items.float(), dim=1)
@@ -315,7 +332,7 @@ class Recommender:
         for code in codes[codes >= 0].tolist():
             own = torch.tensor([code])
             scores = unit @ unit[code] if unit is not None else self.model.score_history(own.to(self.model.device))
-            chosen, values = best_of(scores.float().cpu(), k, None, own)
+            chosen, values = best_of(scores.float().cpu(), k, allowed, own)
             frame = self._columns(
                 np.repeat(self.items.raw[[code]], len(chosen)),
                 np.arange(1, len(chosen) + 1),
@@ -340,29 +357,58 @@ class Recommender:
             InputError: the model's score is no dot product of vectors, or the file's ending is another.
         """
         encoded = self.model.encoded()
+        users = self._served(np.arange(len(self.users)))
+        items = np.setdiff1d(np.arange(len(self.items)), self._blocked("items"))
         with clear_errors(Path(path), "embeddings", "What was there before is whole."):
             return embeddings.write(
                 Path(path),
-                users=(self.users.raw, encoded.users.detach().float().cpu().numpy()),
-                items=(self.items.raw, encoded.items.detach().float().cpu().numpy()),
+                users=(self.users.raw[users], encoded.users.detach().float().cpu().numpy()[users]),
+                items=(self.items.raw[items], encoded.items.detach().float().cpu().numpy()[items]),
             )
 
     def _check_k(self, k: int) -> None:
         if not 1 <= int(k) <= self.num_items:
             raise InputError(f"k={k}: a number from 1 to {self.num_items}, the size of the catalogue, is expected")
 
+    def _blocked(self, kind: Literal["users", "items"]) -> np.ndarray:
+        """Codes of users or items that are not served, ascending."""
+        return np.empty(0, np.int64) if self.mask is None else np.unique(getattr(self.mask, kind).numpy())
+
+    def _served(self, users: np.ndarray) -> np.ndarray:
+        return np.setdiff1d(users, self._blocked("users"), assume_unique=True)
+
     def _candidates(self, candidates: Iterable[Any] | None, policy: str) -> Tensor | None:
         if candidates is None:
-            return None
+            return None if self.mask is None else self.mask.open_items(None, self.num_items)
         raw = id_array(candidates)
-        codes = codes_of(self.items, raw, "item", "error" if policy == "error" else "skip")
+        codes = codes_of(self.items, raw, "item", "error" if policy == "error" else "skip", self._blocked("items"))
         codes = np.unique(codes[codes >= 0])
         if len(codes) == 0:
             raise InputError("candidates: none of the items is known to the model")
         return torch.as_tensor(codes)
 
     def _popularity(self) -> Tensor:
-        return self.seen.degrees(1).float().cpu()
+        counts = self.seen.degrees(1).float().cpu()
+        if self.mask is None:
+            return counts
+        users, items = self._seen_pairs()
+        blocked = torch.isin(users, self.mask.users)
+        blocked |= torch.isin(users * self.num_items + items, self.mask.pairs[0] * self.num_items + self.mask.pairs[1])
+        return counts - torch.bincount(items[blocked], minlength=self.num_items)
+
+    def _seen_pairs(self) -> tuple[Tensor, Tensor]:
+        seen = UserItems.of(self.seen)
+        return torch.repeat_interleave(torch.arange(len(seen)), seen.counts()), seen.items
+
+    def _left_out(self, exclude_seen: bool) -> Adjacency | UserItems | None:
+        """The items left out of each user's list."""
+        if self.mask is None or not self.mask.pairs.shape[1]:
+            return self.seen if exclude_seen else None
+        pairs = torch.cat([self.mask.pairs, torch.stack(self._seen_pairs())], 1) if exclude_seen else self.mask.pairs
+        users, items = pairs.unique(dim=1)
+        indptr = torch.zeros(len(self.users) + 1, dtype=torch.int64)
+        indptr[1:] = torch.bincount(users, minlength=len(self.users)).cumsum(0)
+        return UserItems(indptr, items)
 
     @torch.no_grad()
     def _frame(
@@ -378,7 +424,7 @@ class Recommender:
                 self.model,
                 users.to(self.model.device),
                 width,
-                exclude=self.seen if exclude_seen else None,
+                exclude=self._left_out(exclude_seen),
                 items=None if allowed is None else allowed.to(self.model.device),
             )
             items[known], scores[known] = found.cpu().numpy(), values.float().cpu().numpy()
