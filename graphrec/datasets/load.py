@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from graphrec.datasets import adapters, registry
 from graphrec.datasets.archives import extract, is_archive, only_folder
 from graphrec.datasets.builder import Builder
-from graphrec.datasets.cache import cache_key, cached
+from graphrec.datasets.cache import cache_key, cache_root, cached
 from graphrec.datasets.dataset import RecDataset
 from graphrec.datasets.download import download
 from graphrec.datasets.knowledge_source import KnowledgeSource
@@ -232,6 +232,40 @@ def _from_files(
     cache: bool,
     options: dict[str, Any],
 ) -> RecDataset:
+    plan = _plan(located, format, columns, duplicates, options)
+
+    def build() -> RecDataset:
+        builder = Builder(located.name) if duplicates is None else _OnePolicy(located.name, duplicates)
+        plan.read(builder)
+        return builder.build()
+
+    data = cached(plan.key(), build) if cache else build()
+    if located.fetched:
+        _check_content(located, data)
+    return data
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How a dataset's files are read, and what names the result."""
+
+    kind: str
+    files: list[Path]
+    made_of: Mapping[str, Any]
+    read: Callable[[Builder], None]
+
+    def key(self) -> str:
+        """The name of its entry in the cache."""
+        return cache_key(self.files, self.kind, adapters.VERSION, self.made_of)
+
+
+def _plan(
+    located: Located,
+    format: str | None,
+    columns: Mapping[str, str] | str | None,
+    duplicates: Duplicates | None,
+    options: dict[str, Any],
+) -> _Plan:
     path = _unpacked(located.path) if is_archive(located.path) else located.path
     if path.is_file() and not is_table(path, format, columns):
         path = path.absolute().parent
@@ -253,19 +287,26 @@ def _from_files(
         def read(builder: Builder) -> None:
             add_table(builder, path, roles, settings)
 
-    def build() -> RecDataset:
-        builder = Builder(located.name) if duplicates is None else _OnePolicy(located.name, duplicates)
-        read(builder)
-        return builder.build()
+    made_of = {"name": located.name, "columns": as_mapping(columns), "duplicates": duplicates, **options}
+    return _Plan(f"{kind} {format or ''}", files, made_of, read)
 
-    if cache:
-        made_of = {"name": located.name, "columns": as_mapping(columns), "duplicates": duplicates, **options}
-        data = cached(cache_key(files, f"{kind} {format or ''}", adapters.VERSION, made_of), build)
-    else:
-        data = build()
-    if located.fetched:
-        _check_content(located, data)
-    return data
+
+def cache_folder(loaded: Mapping[str, Any]) -> Path | None:
+    """The folder of the cache that holds the converted copy of a dataset's source, None where there is none.
+
+    Args:
+        loaded: as the dataset noted it (:attr:`RecDataset.loaded`).
+    """
+    ours = ("split", "seed", "cold", "min_rating", "drawn_negatives", "kg", "kg_columns", "kg_options", "kg_filter")
+    spec = {name: value for name, value in loaded.items() if name not in ours}
+    text, options = _with_options(str(spec.pop("source")), {})
+    if text in WORLDS:
+        return None
+    located = locate(text, spec.pop("root", None))
+    named = {name: spec.pop(name, None) for name in ("format", "columns", "duplicates")}
+    plan = _plan(located, named["format"], named["columns"], named["duplicates"], {**options, **spec})
+    folder = cache_root() / "datasets" / plan.key()
+    return folder if folder.is_dir() else None
 
 
 class _OnePolicy(Builder):

@@ -70,7 +70,8 @@ def write_run(
             if per_user is not None:
                 pq.write_table(per_user, folder / "per_user.parquet")
             write_extra(folder, extra_files or {})
-            write_manifest(folder, data.fingerprint, holds or {}, caches)
+            kept = {"model.safetensors": _model_holds(model), **(holds or {})}
+            write_manifest(folder, data.fingerprint, kept, caches)
 
         write_folder(path, fill)
     return Run(path)
@@ -81,6 +82,13 @@ def model_config(model: GraphRecommender) -> dict[str, Any]:
     cls = type(model)
     own = cls.__module__.startswith("graphrec.models.")
     return {"model": cls.__name__ if own else f"{cls.__module__}:{cls.__qualname__}", "hparams": model.hparams}
+
+
+def _model_holds(model: GraphRecommender) -> list[str]:
+    saved = set(model.state_dict())
+    learned = any(True for _ in model.parameters())
+    made = saved.intersection(model.derived())
+    return ["parameters"] * (learned or not made) + ["derived"] * bool(made)
 
 
 def check_replaceable(path: Path) -> None:

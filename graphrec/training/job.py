@@ -13,6 +13,8 @@ import torch
 import yaml
 
 from graphrec.datasets.dataset import RecDataset
+from graphrec.datasets.load import cache_folder
+from graphrec.errors import InputError
 from graphrec.models.base import GraphRecommender
 from graphrec.reports import write_report
 from graphrec.runs import Run, write_run
@@ -57,6 +59,7 @@ class Job:
         check_task(self.options, self.model, self.data, parts)
         self.show = Progress(self.options.epochs, self.options.progress)
         self.copied: list[Copied] = []
+        self.loggers: list[Logger] = []
 
     def config(self) -> dict[str, Any]:
         """What is needed to run it again."""
@@ -87,6 +90,7 @@ class Job:
             callbacks: Lightning's.
         """
         started = time.monotonic()
+        self.loggers = loggers
         self.model.to(self.device)
         checkpoint = read_checkpoint(training_folder(source)) if source else None
         if checkpoint is not None:
@@ -167,6 +171,22 @@ class Job:
                 callbacks=callbacks,
             )
 
+    def _caches(self, checkpoints: Path | None) -> list[dict[str, Any]]:
+        """What lies outside the run's folder and was made from the same data, for the run's manifest."""
+        found: list[tuple[Path, list[str]]] = []
+        if self.data.loaded is not None:
+            try:
+                converted = cache_folder(self.data.loaded)
+            except InputError as error:
+                # A training must not be lost because its source is gone meanwhile.
+                self.show.say(f"the manifest names no converted copy of the dataset: {error}")
+                converted = None
+            found += [] if converted is None else [(converted, ["dataset"])]
+        found += [] if checkpoints is None else [(checkpoints, ["parameters", "optimiser"])]
+        logged = [getattr(logger, "log_dir", None) for logger in self.loggers]
+        found += [(Path(folder), ["aggregates"]) for folder in logged if isinstance(folder, (str, os.PathLike))]
+        return [{"path": str(path.absolute()), "sha256": None, "holds": holds} for path, holds in found]
+
     def select(self) -> dict[str, Any]:
         """Metrics of the selection part: the few that a learning curve needs."""
         from graphrec.evaluation import evaluate
@@ -238,6 +258,7 @@ class Job:
             metrics=metrics,
             history=standing.history,
             per_user=None if evaluation is None else evaluation.per_user,
+            caches=self._caches(training_folder(path) if broken else None),
         )
         if self.report:
             write_report(run, data=self.data, evaluation=evaluation)
