@@ -1,0 +1,222 @@
+"""How far a model is from the retrained one: in its scores, in its distributions over items, in its vectors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from graphrec.evaluation.classification import average_ranks
+from graphrec.evaluation.ranking import Scorer, evaluating, score_blocks
+from graphrec.unlearning.evidence.measures import BEFORE, RETRAINED, UNLEARNED, Measure, Row, mean_and_sd, measured
+from graphrec.unlearning.evidence.pairs import PairSet
+from graphrec.unlearning.evidence.views import View
+
+Values = Mapping[Row, Sequence[Tensor]]
+
+
+def rmse(first: Tensor, second: Tensor) -> float:
+    """Root mean square difference of two vectors of scores; NaN for none."""
+    return float((first - second).square().mean().sqrt()) if len(first) else math.nan
+
+
+def spearman(first: Tensor, second: Tensor) -> float:
+    """Correlation of ranks, equal values sharing theirs; NaN where one has a single value."""
+    if len(first) < 2:
+        return math.nan
+    a, b = average_ranks(first), average_ranks(second)
+    a, b = a - a.mean(), b - b.mean()
+    scale = (a.square().sum() * b.square().sum()).sqrt()
+    return float((a * b).sum() / scale) if float(scale) > 0 else math.nan
+
+
+def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
+    """½ KL(p‖m) + ½ KL(q‖m) with m = (p + q) / 2, in nats: (B, I) distributions -> (B,), at most log 2."""
+    middle = (p + q) / 2
+    return 0.5 * (_kl(p, middle) + _kl(q, middle))
+
+
+def jeffreys(p: Tensor, q: Tensor) -> Tensor:
+    """KL(p‖q) + KL(q‖p) in nats: (B, I) -> (B,); not bounded, and half of it is no Jensen-Shannon divergence."""
+    return _kl(p, q) + _kl(q, p)
+
+
+def _kl(p: Tensor, q: Tensor) -> Tensor:
+    return torch.where(p > 0, p * (p.log() - q.log()), 0.0).sum(1)
+
+
+def procrustes(first: Tensor, second: Tensor) -> tuple[float, float]:
+    r"""‖A Q - B‖ / ‖B‖ for tables (N, D): with the best rotation Q, and with none.
+
+    Scores are the same for A and A Q with any orthogonal Q, so that the plain distance means nothing for tables of
+    embeddings. :math:`Q = U V^\top` with :math:`A^\top B = U \Sigma V^\top` (Schönemann 1966).
+    """
+    a, b = first.double(), second.double()
+    size = b.norm()
+    if not len(a) or float(size) == 0 or a.shape != b.shape:
+        return math.nan, math.nan
+    u, _, v = torch.linalg.svd(a.T @ b)
+    return float((a @ (u @ v) - b).norm() / size), float((a - b).norm() / size)
+
+
+def relative_residual(after: Tensor, before: Tensor, retrained: Tensor) -> float:
+    """‖s^u - s^r‖ / ‖s* - s^r‖: 0 is retraining, 1 as good as doing nothing, more is harmful."""
+    scale = (before - retrained).norm()
+    return float((after - retrained).norm() / scale) if float(scale) > 0 else math.nan
+
+
+def scores_of(view: View, pairs: PairSet) -> Tensor:
+    """(P,) float64 scores of pairs, users in blocks."""
+    users, row = pairs.users.unique(return_inverse=True)
+    order = row.argsort(stable=True)
+    first = torch.searchsorted(row[order].contiguous(), torch.arange(len(users) + 1))
+    out = torch.empty(len(pairs), dtype=torch.float64)
+    with evaluating(view.model):
+        scorer = view.scorer()
+        for part in score_blocks(scorer, users.to(scorer.device), None):
+            which = order[int(first[part.start]) : int(first[part.start + len(part.users)])]
+            inner = (row[which] - part.start).to(scorer.device)
+            out[which] = part.scores[inner, pairs.items[which].to(scorer.device)].double().cpu()
+    return out
+
+
+def prediction_measures(scores: Values, group: str, count: int) -> list[Measure]:
+    """RMSE and Spearman's correlation of the scores of a fixed sample of pairs with each retrained model's.
+
+    Args:
+        scores: (P,) of each model of each row.
+        group: what the sample is.
+        count: its size.
+    """
+    out: list[Measure] = []
+    for name, function in (("rmse", rmse), ("spearman", spearman)):
+        rows = _against(scores, function)
+        out += measured("distance", name, rows, group=group, count=count)
+    return out
+
+
+def _against(values: Values, function: object) -> dict[Row, list[float]]:
+    """The mean of ``function`` over the retrained models by row; for these between any two of them."""
+    assert callable(function)
+    references = values.get(RETRAINED, ())
+    out: dict[Row, list[float]] = {}
+    for row, models in values.items():
+        if row == RETRAINED:
+            between = [function(one, other) for n, one in enumerate(models) for other in models[n + 1 :]]
+            if between:
+                out[row] = between
+        elif references:
+            out[row] = [mean_and_sd([function(one, other) for one in models for other in references])[0]]
+    return out
+
+
+def distribution_measures(views: Mapping[Row, Sequence[View]], users: Tensor) -> list[Measure]:
+    """Jensen-Shannon and Jeffreys divergence of the users' softmax over all items, and the L2 distance of the two
+    (activation distance), to the retrained models.
+
+    Args:
+        views: the models.
+        users: (B,) users that every model has a row for.
+    """
+    named = [(row, one) for row, models in views.items() for one in models]
+    references = [n for n, (row, _) in enumerate(named) if row == RETRAINED]
+    if not references or not len(users):
+        return []
+    kinds = {"jensen_shannon": jensen_shannon, "jeffreys": jeffreys, "activation": _euclidean}
+    compared = [
+        (n, r) for n, (row, _) in enumerate(named) for r in references if (row != RETRAINED or n < r) and n != r
+    ]
+    totals = {name: dict.fromkeys(compared, 0.0) for name in kinds}
+    for block in users.split(64):
+        tables = [_softmax(one.scorer(), one, block) for _, one in named]
+        for n, r in compared:
+            for name, function in kinds.items():
+                totals[name][n, r] += float(function(tables[n], tables[r]).sum())
+    out: list[Measure] = []
+    for name, sums in totals.items():
+        values: dict[Row, list[float]] = {}
+        for (n, _), total in sums.items():
+            values.setdefault(named[n][0], []).append(total / len(users))
+        rows = {row: found if row == RETRAINED else [mean_and_sd(found)[0]] for row, found in values.items()}
+        out += measured("distance", name, rows, count=len(users))
+    return out
+
+
+def _softmax(scorer: Scorer, view: View, users: Tensor) -> Tensor:
+    with evaluating(view.model):
+        return scorer(users.to(scorer.device)).double().softmax(1).cpu()
+
+
+def _euclidean(p: Tensor, q: Tensor) -> Tensor:
+    return (p - q).norm(dim=1)
+
+
+def vector_measures(views: Mapping[Row, Sequence[View]], users: Tensor, items: Tensor) -> list[Measure]:
+    """Distance of embedding tables and of final representations to the retrained models', aligned and plain.
+
+    Args:
+        views: the models.
+        users: (B,) users with a remaining training edge; the rows of others are whatever they were drawn as.
+        items: (P,) likewise.
+    """
+    spaces = {
+        "representations": {row: [_final(one, users, items) for one in models] for row, models in views.items()},
+        "parameters": {row: [_tables(one, users, items) for one in models] for row, models in views.items()},
+    }
+    out: list[Measure] = []
+    for space, tables in spaces.items():
+        if any(table is None for models in tables.values() for table in models):
+            continue
+        known = {row: [table for table in models if table is not None] for row, models in tables.items()}
+        for n, name in enumerate(("aligned", "plain")):
+            rows = _against(known, lambda a, b, n=n: procrustes(a, b)[n])
+            out += measured("distance", f"{space}/{name}", rows, count=len(users) + len(items))
+    return out
+
+
+def _final(view: View, users: Tensor, items: Tensor) -> Tensor | None:
+    found = view.encoded
+    return None if found is None else torch.cat([found.users.cpu()[users], found.items.cpu()[items]])
+
+
+def _tables(view: View, users: Tensor, items: Tensor) -> Tensor | None:
+    """The tables of users and items one below the other; None where their widths differ or one is missing."""
+    kinds = view.model.row_parameters
+    tables = {kinds[name]: table.cpu() for name, table in view.tables().items()}
+    if set(tables) < {"user", "item"} or len({table.shape[1] for table in tables.values()}) != 1:
+        return None
+    return torch.cat([tables["user"][users], tables["item"][items]])
+
+
+def residual_measures(
+    scores: Values, seeds: Mapping[Row, Sequence[int | None]], count: int
+) -> tuple[list[Measure], bool]:
+    """The relative residual on pairs that the request touches, against the retrained model of the same seed.
+
+    Args:
+        scores: (P,) of each model of each row.
+        seeds: of each model.
+        count: pairs.
+
+    Returns:
+        The measures, and whether a retrained model had the first model's seed (else the mean over all is taken).
+    """
+    references = scores.get(RETRAINED, ())
+    if BEFORE not in scores or not references or not count:
+        return [], False
+    own = seeds[BEFORE][0]
+    same = [n for n, seed in enumerate(seeds[RETRAINED]) if seed is not None and seed == own]
+    chosen = same[:1] or list(range(len(references)))
+    start = scores[BEFORE][0]
+    rows: dict[Row, list[float]] = {}
+    for row in (BEFORE, UNLEARNED):
+        for one in scores.get(row, ()):
+            rows[row] = [mean_and_sd([relative_residual(one, start, references[n]) for n in chosen])[0]]
+    between = [
+        relative_residual(references[m], start, references[n]) for n in chosen for m in range(len(references)) if m != n
+    ]
+    if between:
+        rows[RETRAINED] = [mean_and_sd(between)[0]]
+    return measured("distance", "relative_residual", rows, group="touched", count=count), bool(same)
