@@ -72,6 +72,16 @@ def squared_norms(rows: Tensor) -> Tensor:
     return rows.square().sum(-1)
 
 
+def block_norm(rows: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Frobenius norm of rows (B, ...), not squared, each times its weight (B,) first: RecBole's and SELFRec's penalty.
+
+    Its gradient at zero is zero.
+    """
+    if weight is not None:
+        rows = rows * weight.to(rows.dtype).view(-1, *[1] * (rows.dim() - 1))
+    return torch.linalg.vector_norm(rows)
+
+
 def _mean(terms: Tensor, known: Tensor | None) -> Tensor:
     """Mean over the negatives that count; 0 where none does."""
     if known is None:

@@ -9,6 +9,7 @@ from graphrec.models.bspm import BSPM
 from graphrec.models.cfkg import CFKG
 from graphrec.models.cke import CKE
 from graphrec.models.diffkg import DiffKG
+from graphrec.models.direct_au import DirectAU
 from graphrec.models.ease import EASE
 from graphrec.models.gfcf import GFCF
 from graphrec.models.item_knn import ItemKNN
@@ -18,13 +19,18 @@ from graphrec.models.kgcl import KGCL
 from graphrec.models.kgcn import KGCN
 from graphrec.models.kgin import KGIN
 from graphrec.models.kgnn_ls import KGNNLS
+from graphrec.models.light_gcl import LightGCL
 from graphrec.models.lightgcn import LightGCN
+from graphrec.models.ncl import NCL
 from graphrec.models.ngcf import NGCF
 from graphrec.models.popularity import Popularity
 from graphrec.models.ripplenet import RippleNet
 from graphrec.models.rp3beta import RP3beta
 from graphrec.models.sgl import SGL
+from graphrec.models.sharded import Sharded
+from graphrec.models.sim_gcl import SimGCL
 from graphrec.models.user_knn import UserKNN
+from graphrec.models.x_sim_gcl import XSimGCL
 
 MODELS: dict[str, type[GraphRecommender]] = {
     model.__name__: model
@@ -34,6 +40,7 @@ MODELS: dict[str, type[GraphRecommender]] = {
         CFKG,
         CKE,
         DiffKG,
+        DirectAU,
         EASE,
         GFCF,
         ItemKNN,
@@ -43,12 +50,15 @@ MODELS: dict[str, type[GraphRecommender]] = {
         KGCN,
         KGIN,
         KGNNLS,
+        LightGCL,
         LightGCN,
+        NCL,
         NGCF,
         Popularity,
         RP3beta,
         RippleNet,
         SGL,
+        Sharded,
         UserKNN,
     )
 }
@@ -81,16 +91,21 @@ __all__ = [
     "KGIN",
     "KGNNLS",
     "MODELS",
+    "NCL",
     "NGCF",
     "SGL",
     "DiffKG",
+    "DirectAU",
     "GraphInputs",
     "GraphRecommender",
     "ItemKNN",
+    "LightGCL",
     "LightGCN",
     "Popularity",
     "RP3beta",
     "RippleNet",
+    "SimGCL",
     "UserKNN",
+    "XSimGCL",
     "resolve",
 ]
