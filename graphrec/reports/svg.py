@@ -245,6 +245,36 @@ def histogram(title: str, values: NDArray[np.float64], x_label: str, y_label: st
     return _svg(title, parts)
 
 
+def step_histograms(
+    title: str, edges: Sequence[float], counts: Mapping[str, Sequence[float]], x_label: str, y_label: str
+) -> str:
+    """Outlines of several histograms over the same bins, each as the share of its own total; no fill hides another.
+
+    Args:
+        title: said by screen readers.
+        edges: (B + 1,) of the bins, ascending.
+        counts: (B,) by name; names without any count are left out.
+        x_label: of the horizontal axis.
+        y_label: of the vertical axis.
+    """
+    shares = {name: np.asarray(values, dtype=np.float64) for name, values in counts.items()}
+    shares = {name: values / values.sum() for name, values in shares.items() if values.sum() > 0}
+    if not shares:
+        return ""
+    x = _linear(float(edges[0]), float(edges[-1]), _LEFT + 2, WIDTH - _RIGHT - 4)
+    y = _linear(0.0, max(float(values.max()) for values in shares.values()) * 1.05, HEIGHT - _BOTTOM, _TOP)
+    parts = _frame(x, y, x_label, y_label)
+    floor = HEIGHT - _BOTTOM
+    for n, (name, values) in enumerate(shares.items()):
+        corners = [(x.place(float(edges[0])), float(floor))]
+        for left, right, share in zip(edges[:-1], edges[1:], values.tolist(), strict=True):
+            corners += [(x.place(float(left)), y.place(share)), (x.place(float(right)), y.place(share))]
+        corners.append((x.place(float(edges[-1])), float(floor)))
+        path = " ".join(f"{_p(a)},{_p(b)}" for a, b in corners)
+        parts.append(f'<polyline class="s{n % 4} line" points="{path}"><title>{escape(name)}</title></polyline>')
+    return _svg(title, parts) + (legend(list(shares), bars=True) if len(shares) > 1 else "")
+
+
 def degree_chart(title: str, degrees: Mapping[str, NDArray[np.int64]], x_label: str, y_label: str) -> str:
     """Share of nodes with at least a given degree, both axes logarithmic, a set of points for each kind of node.
 

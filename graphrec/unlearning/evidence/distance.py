@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -82,25 +82,28 @@ def scores_of(view: View, pairs: PairSet) -> Tensor:
     return out
 
 
-def prediction_measures(scores: Values, group: str, count: int) -> list[Measure]:
+def prediction_measures(scores: Values, group: str, count: int, apart: Sequence[int] | None = None) -> list[Measure]:
     """RMSE and Spearman's correlation of the scores of a fixed sample of pairs with each retrained model's.
 
     Args:
         scores: (P,) of each model of each row.
         group: what the sample is.
         count: its size.
+        apart: which retrained models the other rows are compared with; None: all.
     """
     out: list[Measure] = []
     for name, function in (("rmse", rmse), ("spearman", spearman)):
-        rows = _against(scores, function)
+        rows = _against(scores, function, apart)
         out += measured("distance", name, rows, group=group, count=count)
     return out
 
 
-def _against(values: Values, function: object) -> dict[Row, list[float]]:
+def _against(
+    values: Values, function: Callable[[Tensor, Tensor], float], apart: Sequence[int] | None
+) -> dict[Row, list[float]]:
     """The mean of ``function`` over the retrained models by row; for these between any two of them."""
-    assert callable(function)
     references = values.get(RETRAINED, ())
+    held = [references[n] for n in (range(len(references)) if apart is None else apart)]
     out: dict[Row, list[float]] = {}
     for row, models in values.items():
         if row == RETRAINED:
@@ -108,26 +111,29 @@ def _against(values: Values, function: object) -> dict[Row, list[float]]:
             if between:
                 out[row] = between
         elif references:
-            out[row] = [mean_and_sd([function(one, other) for one in models for other in references])[0]]
+            out[row] = [mean_and_sd([function(one, other) for one in models for other in held])[0]]
     return out
 
 
-def distribution_measures(views: Mapping[Row, Sequence[View]], users: Tensor) -> list[Measure]:
+def distribution_measures(
+    views: Mapping[Row, Sequence[View]], users: Tensor, apart: Sequence[int] | None = None
+) -> list[Measure]:
     """Jensen-Shannon and Jeffreys divergence of the users' softmax over all items, and the L2 distance of the two
     (activation distance), to the retrained models.
 
     Args:
         views: the models.
         users: (B,) users that every model has a row for.
+        apart: which retrained models the other rows are compared with; None: all.
     """
     named = [(row, one) for row, models in views.items() for one in models]
     references = [n for n, (row, _) in enumerate(named) if row == RETRAINED]
     if not references or not len(users):
         return []
     kinds = {"jensen_shannon": jensen_shannon, "jeffreys": jeffreys, "activation": _euclidean}
-    compared = [
-        (n, r) for n, (row, _) in enumerate(named) for r in references if (row != RETRAINED or n < r) and n != r
-    ]
+    held = [references[n] for n in (range(len(references)) if apart is None else apart)]
+    compared = [(n, r) for n, (row, _) in enumerate(named) if row != RETRAINED for r in held]
+    compared += [(n, r) for n in references for r in references if n < r]
     totals = {name: dict.fromkeys(compared, 0.0) for name in kinds}
     for block in users.split(64):
         tables = [_softmax(one.scorer(), one, block) for _, one in named]
@@ -153,13 +159,16 @@ def _euclidean(p: Tensor, q: Tensor) -> Tensor:
     return (p - q).norm(dim=1)
 
 
-def vector_measures(views: Mapping[Row, Sequence[View]], users: Tensor, items: Tensor) -> list[Measure]:
+def vector_measures(
+    views: Mapping[Row, Sequence[View]], users: Tensor, items: Tensor, apart: Sequence[int] | None = None
+) -> list[Measure]:
     """Distance of embedding tables and of final representations to the retrained models', aligned and plain.
 
     Args:
         views: the models.
         users: (B,) users with a remaining training edge; the rows of others are whatever they were drawn as.
         items: (P,) likewise.
+        apart: which retrained models the other rows are compared with; None: all.
     """
     spaces = {
         "representations": {row: [_final(one, users, items) for one in models] for row, models in views.items()},
@@ -171,9 +180,17 @@ def vector_measures(views: Mapping[Row, Sequence[View]], users: Tensor, items: T
             continue
         known = {row: [table for table in models if table is not None] for row, models in tables.items()}
         for n, name in enumerate(("aligned", "plain")):
-            rows = _against(known, lambda a, b, n=n: procrustes(a, b)[n])
+            rows = _against(known, (_aligned, _plain)[n], apart)
             out += measured("distance", f"{space}/{name}", rows, count=len(users) + len(items))
     return out
+
+
+def _aligned(first: Tensor, second: Tensor) -> float:
+    return procrustes(first, second)[0]
+
+
+def _plain(first: Tensor, second: Tensor) -> float:
+    return procrustes(first, second)[1]
 
 
 def _final(view: View, users: Tensor, items: Tensor) -> Tensor | None:
@@ -190,25 +207,18 @@ def _tables(view: View, users: Tensor, items: Tensor) -> Tensor | None:
     return torch.cat([tables["user"][users], tables["item"][items]])
 
 
-def residual_measures(
-    scores: Values, seeds: Mapping[Row, Sequence[int | None]], count: int
-) -> tuple[list[Measure], bool]:
+def residual_measures(scores: Values, same_seed: int | None, count: int) -> list[Measure]:
     """The relative residual on pairs that the request touches, against the retrained model of the same seed.
 
     Args:
         scores: (P,) of each model of each row.
-        seeds: of each model.
+        same_seed: which retrained model that is; None: there is none, and the mean over all is taken.
         count: pairs.
-
-    Returns:
-        The measures, and whether a retrained model had the first model's seed (else the mean over all is taken).
     """
     references = scores.get(RETRAINED, ())
     if BEFORE not in scores or not references or not count:
-        return [], False
-    own = seeds[BEFORE][0]
-    same = [n for n, seed in enumerate(seeds[RETRAINED]) if seed is not None and seed == own]
-    chosen = same[:1] or list(range(len(references)))
+        return []
+    chosen = list(range(len(references))) if same_seed is None else [same_seed]
     start = scores[BEFORE][0]
     rows: dict[Row, list[float]] = {}
     for row in (BEFORE, UNLEARNED):
@@ -219,4 +229,4 @@ def residual_measures(
     ]
     if between:
         rows[RETRAINED] = [mean_and_sd(between)[0]]
-    return measured("distance", "relative_residual", rows, group="touched", count=count), bool(same)
+    return measured("distance", "relative_residual", rows, group="touched", count=count)

@@ -61,7 +61,10 @@ def rank_biased_overlap(first: Tensor, second: Tensor, p: float = PERSISTENCE) -
 
 
 def list_measures(
-    lists: Mapping[Row, Sequence[Tensor]], ks: Sequence[int], groups: Mapping[str, Tensor]
+    lists: Mapping[Row, Sequence[Tensor]],
+    ks: Sequence[int],
+    groups: Mapping[str, Tensor],
+    apart: Sequence[int] | None = None,
 ) -> list[Measure]:
     """Likeness to the retrained models' lists by group of users; of the retrained row between any two of them.
 
@@ -71,10 +74,12 @@ def list_measures(
         lists: (B, K) of each model of each row, the same users.
         ks: lengths, each at most K.
         groups: (B,) bool by name.
+        apart: which retrained models the other rows are compared with; None: all.
     """
     references = lists.get(RETRAINED, ())
     if not references:
         return []
+    held = [references[n] for n in (range(len(references)) if apart is None else apart)]
     found: dict[tuple[str, str], dict[Row, list[float]]] = {}
     for k in ks:
         kinds: dict[str, Similarity] = {
@@ -91,7 +96,7 @@ def list_measures(
                         for other in models[n + 1 :]
                     ]
                 else:
-                    compared = [similarity(one[:, :k], other[:, :k]) for one in models for other in references]
+                    compared = [similarity(one[:, :k], other[:, :k]) for one in models for other in held]
                 for group, users in groups.items():
                     values = [float(one[users].mean()) if bool(users.any()) else math.nan for one in compared]
                     if values:

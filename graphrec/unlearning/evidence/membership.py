@@ -90,6 +90,7 @@ def attack_values(
     activity: Tensor,
     popularity: Tensor,
     rule: Logistic | None,
+    apart: Sequence[int] | None = None,
 ) -> dict[str, list[tuple[Tensor, Tensor] | None]]:
     """What each attack says of the forgotten and of the held-out pairs, larger is more suspicious.
 
@@ -100,6 +101,8 @@ def attack_values(
         activity: (U,) training items of each user before the request.
         popularity: (I,) training users of each item before the request.
         rule: learnt on a shadow model; None: that attack is not run.
+        apart: which retrained models the others' expected scores are taken from; None: all. A retrained model's own
+            come from the other ones.
 
     Returns:
         By attack, for each target the values (F,) and (H,), or None where it does not apply.
@@ -112,6 +115,7 @@ def attack_values(
     learnable = 0 < kept < len(learn)
     first = next((target for target in targets if target.row == BEFORE), None)
     references = [target for target in targets if target.row == RETRAINED]
+    held = [references[n] for n in (range(len(references)) if apart is None else apart)]
     out: dict[str, list[tuple[Tensor, Tensor] | None]] = {name: [] for name in ATTACKS}
     for target in targets:
         seen = target.seen[both]
@@ -128,7 +132,8 @@ def attack_values(
             said["deletion_diff"] = _scaled(first.seen[both].score) - _scaled(seen.score)
         expected = _usual(target.seen, places, popularity, pairs)
         said["two_sided"] = (seen.score - expected[both]).abs()
-        others = [one.seen[both].score for one in references if one is not target]
+        known_by = references if target.row == RETRAINED else held
+        others = [one.seen[both].score for one in known_by if one is not target]
         if others:
             said["two_sided_reference"] = (seen.score - torch.stack(others).mean(0)).abs()
         for name, values in said.items():

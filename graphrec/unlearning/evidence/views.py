@@ -77,7 +77,7 @@ class View:
         there = (self.items >= 0).to(found.device)
         out[:, there] = found[:, self.items.to(found.device)[there]]
         out[(rows < 0).to(out.device)] = -torch.inf
-        return out
+        return out.to(users.device)
 
     def scorer(self) -> Scorer:
         """Scores by blocks of users."""
