@@ -91,7 +91,7 @@ def run(arguments: Sequence[str]) -> int:
     from graphrec.runs import Run
 
     resolve(options.metrics)
-    opened = Run.open(folder)
+    opened = Run.open(folder, allow_superseded=options.allow_superseded)
     data = run_data(opened, options)
     trained: dict[str, Any] = opened.config["fit"]
     found: dict[str, Any]

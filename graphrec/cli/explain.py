@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
     from graphrec.influence.page import control_sentence, page
     from graphrec.runs import Run
 
-    opened = Run.open(folder)
+    opened = Run.open(folder, allow_superseded=options.allow_superseded)
     found = explain(
         opened,
         run_data(opened, options),

@@ -64,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
     source = existing_run(options.run)
     from graphrec.serving import Recommender
 
-    recommender = Recommender.from_pretrained(source, device=options.device)
+    recommender = Recommender.from_pretrained(source, device=options.device, allow_superseded=options.allow_superseded)
     if options.dataset is not None or options.root is not None:
         assert recommender.run is not None
         run_data(recommender.run, options)

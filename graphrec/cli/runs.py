@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphrec.cli.arguments import Parser
-from graphrec.errors import InputError, MissingFileError
+from graphrec.errors import MissingFileError
 
 if TYPE_CHECKING:
     from graphrec.datasets import RecDataset
     from graphrec.runs import Run
 
 # What a run notes of its dataset beside the arguments of load().
-_NOT_ARGUMENTS = frozenset({"fingerprint", "source", "name", "root"})
+_NOT_ARGUMENTS = frozenset({"fingerprint", "source", "name", "root", "digests", "forgotten"})
 
 
 def existing_run(name: str) -> str:
@@ -34,6 +34,11 @@ def add_data_arguments(shape: Parser) -> None:
         default=None,
         help="folder that holds the dataset's own folder; null: $GRAPHREC_DATA, then the user cache",
     )
+    shape.add_argument(
+        "--allow-superseded",
+        action="store_true",
+        help="open the run although another has taken its place because it was asked to forget",
+    )
 
 
 def run_data(run: Run, options: Any) -> RecDataset:
@@ -48,9 +53,5 @@ def run_data(run: Run, options: Any) -> RecDataset:
 
     spec = {key: value for key, value in run.config["dataset"].items() if key not in _NOT_ARGUMENTS}
     data = load(options.dataset, root=options.root, **spec)
-    if data.fingerprint != run.fingerprint:
-        raise InputError(
-            f"--dataset {options.dataset} is not the dataset that {run.path} was trained on: its fingerprint is "
-            f"{data.fingerprint}, the run's is {run.fingerprint}"
-        )
+    run.check_data(data, f"--dataset {options.dataset}")
     return data

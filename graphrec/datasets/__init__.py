@@ -1,6 +1,7 @@
 """From raw files or frames to a :class:`RecDataset`: ids, interactions, knowledge graph, tags, modalities, splits."""
 
 from graphrec.datasets.builder import Builder
+from graphrec.datasets.cache import open_dataset, save_dataset
 from graphrec.datasets.dataset import RecDataset
 from graphrec.datasets.frames import from_table
 from graphrec.datasets.knowledge import KnowledgeGraph
@@ -32,10 +33,12 @@ __all__ = [
     "kg_from_table",
     "load",
     "load_split",
+    "open_dataset",
     "parse_split",
     "read_link",
     "read_triples",
     "relation_leaks",
+    "save_dataset",
     "save_split",
     "write_triples",
 ]

@@ -182,6 +182,18 @@ def _write(data: RecDataset, work: Path) -> None:
     (work / "manifest.json").write_text(json.dumps(described, indent=1) + "\n")
 
 
+def is_saved(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder is one that :func:`save_dataset` wrote."""
+    manifest = Path(folder) / "manifest.json"
+    if not manifest.is_file():
+        return False
+    try:
+        described = json.loads(manifest.read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        return False  # another program's file; whoever reads the folder says what is wrong with it
+    return isinstance(described, dict) and {"tables", "vocabularies", "target", "files"} <= set(described)
+
+
 def open_dataset(folder: str | os.PathLike[str]) -> RecDataset:
     """Open a dataset that :func:`save_dataset` wrote; columns are memory-mapped.
 

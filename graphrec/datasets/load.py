@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from graphrec.datasets import adapters, registry
 from graphrec.datasets.archives import extract, is_archive, only_folder
 from graphrec.datasets.builder import Builder
-from graphrec.datasets.cache import cache_key, cache_root, cached
+from graphrec.datasets.cache import cache_key, cache_root, cached, is_saved, open_dataset
 from graphrec.datasets.dataset import RecDataset
 from graphrec.datasets.download import download
 from graphrec.datasets.knowledge_source import KnowledgeSource
@@ -102,7 +102,10 @@ def load(
     else:
         located = locate(text, root)
         folder = located.path if located.path.is_dir() else located.path.absolute().parent
-        data = _from_files(located, format, columns, duplicates, cache, given)
+        if format is None and located.path.is_dir() and is_saved(located.path):
+            data = open_dataset(located.path)
+        else:
+            data = _from_files(located, format, columns, duplicates, cache, given)
     if min_rating is not None:
         data = data.filter_rating(min_rating, as_label=drawn_negatives is not None)
     if drawn_negatives is not None:

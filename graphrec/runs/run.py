@@ -201,19 +201,49 @@ class Run:
         from graphrec.datasets.load import load_again
 
         spec = dict(self.config["dataset"])
-        fingerprint, name = spec.pop("fingerprint"), spec.pop("name", None)
+        name = spec.pop("name", None)
+        spec.pop("fingerprint")
         if "source" not in spec:
             raise InputError(
                 f"{self.path} was trained on data given in memory ({name!r}), which cannot be loaded again; pass the "
                 "dataset."
             )
+        for name in ("digests", "forgotten"):
+            spec.pop(name, None)
         data = load_again(spec, root)
-        if data.fingerprint != fingerprint:
-            raise InputError(
-                f"dataset {spec['source']!r} has changed since {self.path} was trained: its fingerprint is "
-                f"{data.fingerprint}, the run's is {fingerprint}. Train again, or restore the data."
-            )
+        self.check_data(data, f"dataset {spec['source']!r}")
         return data
+
+    def check_data(self, data: RecDataset, what: str = "the dataset") -> None:
+        """Check that a dataset is the one the run was trained on.
+
+        After something was forgotten, a source from which it was deleted is that dataset too: edges may then be
+        numbered otherwise, but all ids, rows and parts have to agree.
+
+        Args:
+            data: the dataset.
+            what: what to call it in the message.
+
+        Raises:
+            InputError: it is another.
+        """
+        if data.fingerprint == self.fingerprint:
+            return
+        spec = self.config["dataset"]
+        found = f"its fingerprint is {data.fingerprint}, the run's is {self.fingerprint}"
+        if "digests" not in spec:
+            raise InputError(
+                f"{what} is not the one that {self.path} was trained on, or it has changed since: {found}. Train "
+                "again, or restore the data."
+            )
+        differing = sorted(
+            name for name, digest in data.digests().items() if spec["digests"].get(name) != digest
+        ) + sorted(set(spec["digests"]) - set(data.digests()))
+        if differing:
+            raise InputError(
+                f"{what} is not what {self.path} knows: {', '.join(differing[:4])} differ ({found}). The run has "
+                f"forgotten {spec['forgotten']:,} edges; give it the data without them."
+            )
 
     def add(
         self,

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from graphrec.datasets.dataset import RecDataset
@@ -151,6 +153,22 @@ class Unlearner(ABC):
     @abstractmethod
     def unlearn(self, task: Task) -> Outcome:
         """Forget. An empty request gives the same scores, bit for bit."""
+
+    def compacted_state(
+        self, files: Mapping[str, Content], keep: Mapping[str, NDArray[np.bool_]], folder: Path
+    ) -> Mapping[str, Content] | None:
+        """The state of an outcome on id tables that have lost the nodes that went wholly.
+
+        Args:
+            files: :attr:`Outcome.files`.
+            keep: which nodes stay, (N,) bool by node type.
+            folder: for new files.
+
+        Returns:
+            The files; None where they cannot be brought to the smaller tables: the new run then has none, and has to be
+            prepared again before the next request.
+        """
+        return None
 
     def estimate(self, training_seconds: float, epochs: int, share: float) -> float | None:
         """About how many seconds a request will take; None where that is not known.
