@@ -1,0 +1,415 @@
+"""Sharded: one model for each part of the interactions, put together to one that recommends, and that can forget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from graphrec import randomness
+from graphrec.datasets.dataset import RecDataset
+from graphrec.errors import InputError, unknown
+from graphrec.graphs.adjacency import Adjacency
+from graphrec.graphs.normalise import symmetric_entries
+from graphrec.graphs.sampling import positive_pairs, sample_negatives
+from graphrec.layers.dropout import dropout
+from graphrec.layers.losses import bpr_loss
+from graphrec.layers.propagation import linear_propagation
+from graphrec.layers.spmm import spmm
+from graphrec.models.base import (
+    Batch,
+    Derived,
+    EdgeWeight,
+    Encoded,
+    GraphInputs,
+    GraphRecommender,
+    PairBatch,
+    Phase,
+    target_weight,
+)
+from graphrec.models.pairwise import PairwiseRecommender
+from graphrec.models.phase_parts import adam
+from graphrec.models.shard_aggregators import Attention, MeanOfScores, WeightedScores, standardised
+from graphrec.models.shard_assignment import (
+    By,
+    Partition,
+    assignment_of,
+    check_cut,
+    cut_keys,
+    edge_shards,
+    keyed_assignment,
+    part_of_inputs,
+    with_assignment,
+)
+
+Aggregator = Literal["mean", "normalised", "weights", "attention"]
+AGGREGATORS: tuple[str, ...] = ("mean", "normalised", "weights", "attention")
+Absent = Literal["leave_out", "history"]
+
+
+class Sharded(GraphRecommender):
+    r"""S models of one kind, each trained on the interactions of its shard alone, and an aggregator.
+
+    SISA's recommender (Bourtoule et al., S&P 2021), and with other partitions and aggregators RecEraser's,
+    GraphEraser's and UltraRE's: to forget an interaction only the model of its shard, and the aggregator, have to be
+    trained again. Every shard has tables of all users and items; the rows of those it never saw keep their initial
+    values. A shard's seed is a hash of ``seed`` and its number, that of the first is ``seed`` itself, so that one shard
+    is the plain model.
+
+    The assignment is part of the inputs (``shard`` of the users, items or edges), so that a saved model has it.
+    ``hash`` and ``random`` are made from raw ids by :meth:`inputs`; the others look at the data, and
+    :mod:`graphrec.unlearning` makes them.
+
+    Args:
+        inputs: the dataset, or inputs that carry an assignment.
+        base: the model of each shard, a pairwise one.
+        base_hparams: its hyper-parameters but for the seed; None: its defaults.
+        num_shards: S.
+        partition: how the assignment was made: ``hash`` of the raw id, ``random`` in even parts, or one made from the
+            data (``blpa``, ``bekm``, ``ubp``, ``ibp``, ``inbp``, ``transport``).
+        by: what is assigned to shards: each ``user`` with all interactions, each ``item``, or each ``interaction``.
+        aggregator: ``mean`` of scores; ``normalised``, the mean of scores that are standardised over the items, so that
+            no shard counts more because its scores are larger (what stands for UltraRE's combiner, whose exact form was
+            not to be had); ``weights``, one learned for each shard, of standardised scores; ``attention`` over the
+            shards' vectors.
+        absent: what a shard says about a user it never saw: ``leave_out`` nothing; ``history`` scores by the mean
+            of the shard's vectors of the user's items, as long on average as the vectors of its own users.
+        dropout: share of the entries of users' vectors left out while the attention is trained.
+        lr: learning rate of the aggregator.
+        seed: see above.
+    """
+
+    def __init__(
+        self,
+        inputs: GraphInputs | RecDataset,
+        *,
+        base: str = "LightGCN",
+        base_hparams: Mapping[str, Any] | None = None,
+        num_shards: int = 10,
+        partition: Partition = "hash",
+        by: By = "user",
+        aggregator: Aggregator = "mean",
+        absent: Absent = "leave_out",
+        dropout: float = 0.3,
+        lr: float = 1e-3,
+        seed: int = 0,
+    ) -> None:
+        if num_shards < 1:
+            raise InputError(f"num_shards must be 1 or more, found {num_shards}.")
+        check_cut(partition, by)
+        if aggregator not in AGGREGATORS:
+            raise unknown("aggregator", aggregator, AGGREGATORS)
+        if absent not in ("leave_out", "history"):
+            raise unknown("absent", absent, ("leave_out", "history"))
+        if not 0 <= dropout < 1:
+            raise InputError(f"dropout must lie in [0, 1), found {dropout}.")
+        super().__init__(
+            inputs,
+            base=base,
+            base_hparams=None if base_hparams is None else dict(base_hparams),
+            num_shards=num_shards,
+            partition=partition,
+            by=by,
+            aggregator=aggregator,
+            absent=absent,
+            dropout=dropout,
+            lr=lr,
+            seed=seed,
+        )
+        self.num_shards, self.by, self.absent = num_shards, by, absent
+        self.dropout, self.lr, self.seed = dropout, lr, seed
+        self.assignment: Tensor
+        self.edge_shard: Tensor
+        assignment = assignment_of(self.graph_inputs, by)
+        if len(assignment) and not 0 <= int(assignment.min()) <= int(assignment.max()) < num_shards:
+            raise InputError(f"the assignment names shards beyond the {num_shards} there are.")
+        self.standardises = aggregator in ("normalised", "weights")
+        self._frozen: tuple[list[Encoded], list[Encoded]] | None = None
+        self.register_buffer("assignment", assignment, persistent=False)
+        self.register_buffer("edge_shard", edge_shards(self.graph_inputs, assignment, by), persistent=False)
+        self.shards = torch.nn.ModuleList(
+            self.shard_model(number, self.edge_shard == number) for number in range(num_shards)
+        )
+        first = self._shard(0)
+        # Where the ego tables pass through a fixed matrix, as in LightGCN, the attention puts the tables together and
+        # all interactions carry the result on; else it puts together what the shards end with.
+        linear = isinstance(getattr(first, "matrix", None), Adjacency) and "num_layers" in first.hparams
+        self.carries_on = aggregator == "attention" and linear
+        if aggregator == "attention":
+            if self.carries_on:
+                dim = first.user_embedding.shape[1]
+            else:
+                with torch.no_grad():
+                    dim = first.encode().users.shape[1]
+            self.combine: torch.nn.Module = Attention(num_shards, dim, seed)
+        elif aggregator == "weights":
+            self.combine = WeightedScores(num_shards)
+        else:
+            self.combine = MeanOfScores()
+
+    # -- making ----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def inputs(cls, data: RecDataset, **hparams: Any) -> GraphInputs:
+        """What the base reads, and the assignment where it is made from raw ids.
+
+        Raises:
+            InputError: the partition is made from the data.
+        """
+        partition, by = hparams.get("partition", "hash"), hparams.get("by", "user")
+        check_cut(partition, by)
+        inputs = base_inputs(data, hparams.get("base", "LightGCN"), hparams.get("base_hparams"))
+        if partition not in ("hash", "random"):
+            raise InputError(
+                f"partition {partition!r} is made from the data; graphrec.unlearning prepares a model with it. "
+                "Made from ids alone: hash, random."
+            )
+        keys = cut_keys(data, inputs, by)
+        shards = keyed_assignment(keys, hparams.get("num_shards", 10), partition, hparams.get("seed", 0))
+        return with_assignment(inputs, shards, by)
+
+    @classmethod
+    def unfilled(cls, inputs: GraphInputs, hparams: Mapping[str, Any]) -> Self:
+        """As in the base; singular vectors that would be overwritten are not computed."""
+        base = dict(hparams.get("base_hparams") or {})
+        if base.get("init") != "spectral":
+            return cls(inputs, **hparams)
+        model = cls(inputs, **{**hparams, "base_hparams": {**base, "init": "normal"}})
+        model.hparams = dict(hparams)
+        for number in range(model.num_shards):
+            model._shard(number).hparams["init"] = "spectral"
+        return model
+
+    def shard_seed(self, number: int) -> int:
+        """The seed of a shard's initial tables."""
+        return self.seed if number == 0 else randomness.derive(self.seed, f"shard/{number}")
+
+    def shard_model(self, number: int, kept: Tensor) -> PairwiseRecommender:
+        """A new model of shard ``number`` on some of the edges (E,) bool, with its initial tables."""
+        settings = {**(self.hparams["base_hparams"] or {}), "seed": self.shard_seed(number)}
+        model: PairwiseRecommender = base_class(self.hparams["base"])(
+            part_of_inputs(self.graph_inputs, kept), **settings
+        )
+        return model
+
+    def _shard(self, number: int) -> PairwiseRecommender:
+        shard = self.shards[number]
+        assert isinstance(shard, PairwiseRecommender)
+        return shard
+
+    @property
+    def row_parameters(self) -> Mapping[str, str]:  # type: ignore[override]
+        """The tables of every shard."""
+        own = self._shard(0).row_parameters
+        return {
+            f"shards.{number}.{name}": node_type for number in range(self.num_shards) for name, node_type in own.items()
+        }
+
+    @property
+    def objective(self) -> str:
+        """That of the shards."""
+        return self._shard(0).objective
+
+    def derived(self) -> Mapping[str, Derived]:
+        """The shard of each edge; shards' matrices are made with the shards."""
+        target = self.graph_inputs.target
+        return {"edge_shard": Derived((target,), lambda: edge_shards(self.graph_inputs, self.assignment, self.by))}
+
+    def facts(self) -> Mapping[str, float | int]:
+        """How the edges are spread over the shards."""
+        sizes = torch.bincount(self.edge_shard, minlength=self.num_shards)
+        return {
+            "shards": self.num_shards,
+            "largest_shard_edges": int(sizes.max()),
+            "smallest_shard_edges": int(sizes.min()),
+        }
+
+    # -- scoring ---------------------------------------------------------------------------------------------------
+
+    def _local(self, number: int, edge_weight: EdgeWeight) -> EdgeWeight:
+        """Weights of a shard's own edges; those of other edge types are everybody's."""
+        target = self.graph_inputs.target
+        weight = target_weight(edge_weight, target)
+        if weight is None:
+            return edge_weight
+        own = weight[self.edge_shard == number]
+        return {**edge_weight, target: own} if isinstance(edge_weight, Mapping) else own
+
+    def votes(self, weight: Tensor | None = None) -> Tensor:
+        """The share (U, S) of each shard in a user's scores: of the shards that know the user the same, of others 0.
+
+        A shard knows the users it was given, or, where interactions or items are cut, those with an interaction in it;
+        of a user without any every shard knows as much.
+        """
+        if self.num_shards == 1 or self.absent == "history":
+            return torch.full((self.num_users, self.num_shards), 1.0 / self.num_shards, device=self.device)
+        known = self.known(weight)
+        known = known | ~known.any(1, keepdim=True)
+        return known / known.sum(1, keepdim=True)
+
+    def known(self, weight: Tensor | None = None) -> Tensor:
+        """Which users each shard knows, (U, S) bool; an edge of weight 0 tells nothing."""
+        if self.by == "user":
+            return torch.nn.functional.one_hot(self.assignment, self.num_shards).bool()
+        users = self.graph_inputs.graph[self.graph_inputs.target].edge_index[0]
+        place = users * self.num_shards + self.edge_shard
+        present = None if weight is None else (weight.detach() != 0).float()
+        times = torch.bincount(place, present, minlength=self.num_users * self.num_shards)
+        return times.view(self.num_users, self.num_shards) > 0
+
+    def _tables(self, edge_weight: EdgeWeight) -> list[Encoded]:
+        """What each shard knows of users and items: representations, or tables where the attention carries on."""
+        shards = [self._shard(number) for number in range(self.num_shards)]
+        if self.carries_on:
+            found = [Encoded(shard.user_embedding, shard.item_embedding) for shard in shards]
+        else:
+            found = [shard.encode(edge_weight=self._local(s, edge_weight)) for s, shard in enumerate(shards)]
+        return self._ready(found, target_weight(edge_weight, self.graph_inputs.target))
+
+    def _ready(self, tables: list[Encoded], weight: Tensor | None) -> list[Encoded]:
+        """The shards' tables as the aggregator takes them: with the absent users, standardised where it asks."""
+        if self.absent == "history" and self.num_shards > 1:
+            known = self.known(weight).unsqueeze(2)
+            tables = [
+                Encoded(self._by_history(table, known[:, s], weight), table.items) for s, table in enumerate(tables)
+            ]
+        return [standardised(table) for table in tables] if self.standardises else tables
+
+    def _frozen_tables(self, edge_weight: EdgeWeight) -> list[Encoded]:
+        """The same without gradients; made once while no shard changes."""
+        if edge_weight is not None or self.carries_on:
+            return [Encoded(table.users.detach(), table.items.detach()) for table in self._tables(edge_weight)]
+        own = [self._shard(number).encoded() for number in range(self.num_shards)]
+        if self._frozen is None or any(a is not b for a, b in zip(own, self._frozen[0], strict=True)):
+            with torch.no_grad():
+                self._frozen = own, self._ready(own, None)
+        return self._frozen[1]
+
+    def _by_history(self, table: Encoded, known: Tensor, weight: Tensor | None) -> Tensor:
+        """A shard's vectors of users; of those that it does not know, (U, 1), by the items of their histories."""
+        folded = spmm(self.graph_inputs.adjacency(), table.items, weight)
+        folded = folded / torch.linalg.vector_norm(folded, dim=1, keepdim=True).clamp_min(1e-12)
+        long = ((table.users * known).square().sum() / known.sum().clamp_min(1)).sqrt()
+        return torch.where(known, table.users, folded * long)
+
+    def _combined(self, tables: Sequence[Encoded], edge_weight: EdgeWeight) -> Encoded:
+        weight = target_weight(edge_weight, self.graph_inputs.target)
+        together: Encoded = self.combine(tables, self.votes(weight))
+        if not self.carries_on:
+            return together
+        edges, shape = self.graph_inputs.graph[self.graph_inputs.target].edge_index, (self.num_users, self.num_items)
+        values = symmetric_entries(
+            edges, shape, weight if weight is not None else together.users.new_ones(edges.shape[1])
+        )
+        layers = int(self._shard(0).hparams["num_layers"])
+        shares = [1.0 / (layers + 1)] * (layers + 1)
+        matrix = self.graph_inputs.adjacency()
+        return Encoded(*linear_propagation(matrix, together.users, together.items, shares, values))
+
+    def encode(self, *, edge_weight: EdgeWeight = None) -> Encoded:
+        """The shards' representations put together: (U, S D) and (I, S D), or (U, D) and (I, D) with attention."""
+        return self._combined(self._tables(edge_weight), edge_weight)
+
+    # -- training --------------------------------------------------------------------------------------------------
+
+    def phases(self) -> Sequence[Phase]:
+        """Those of every shard that has edges, then that of the aggregator where it learns."""
+        phases = []
+        sizes = torch.bincount(self.edge_shard, minlength=self.num_shards).tolist()
+        for number, size in enumerate(sizes):
+            for phase in self._shard(number).phases() if size else ():
+                loss = partial(self._shard_loss, number, phase)
+                phases.append(
+                    Phase(f"shard{number}/{phase.name}", phase.batches, loss, phase.parameters, phase.optimiser)
+                )
+        return (*phases, *self.aggregator_phases())
+
+    def _shard_loss(
+        self, number: int, phase: Phase, batch: Batch, edge_weight: EdgeWeight = None
+    ) -> Mapping[str, Tensor]:
+        return phase.loss(batch, edge_weight=self._local(number, edge_weight))
+
+    def aggregator_phases(self) -> Sequence[Phase]:
+        """The training of the aggregator on all training pairs, shards as they are; none where it learns nothing."""
+        if isinstance(self.combine, WeightedScores):
+            batches, loss = self._sampled_batches, self._weights_loss
+        elif isinstance(self.combine, Attention):
+            batches, loss = self._pair_batches, self._attention_loss
+        else:
+            return ()
+        return (Phase("aggregator", batches, loss, tuple(self.combine.parameters()), adam(self.lr)),)
+
+    def _pair_batches(self, epoch: int, generator: torch.Generator) -> Iterator[PairBatch]:
+        return self._batches(generator, None, self._shard(0).batch_size, 1)
+
+    def _sampled_batches(self, epoch: int, generator: torch.Generator) -> Iterator[PairBatch]:
+        # The sample of 1,000, the batch of 32 are GraphEraser's; it classifies, where here 100 items are drawn.
+        return self._batches(generator, 1000, 32, 100)
+
+    def _batches(
+        self, generator: torch.Generator, sample: int | None, size: int, num_negatives: int
+    ) -> Iterator[PairBatch]:
+        matrix, seed = self.graph_inputs.adjacency(), generator.initial_seed()
+        users, items, edge_id = (part[:sample] for part in positive_pairs(matrix, positives="edge", seed=seed))
+        negatives = sample_negatives(matrix, users, num_negatives, seed=seed, keys=items)
+        for start in range(0, len(users), size):
+            part = slice(start, start + size)
+            yield PairBatch(
+                edge_id=edge_id[part],
+                weight=torch.ones(len(users[part]), device=users.device),
+                generator=generator,
+                users=users[part],
+                items=items[part],
+                negatives=negatives[part],
+            )
+
+    def _attention_loss(self, batch: PairBatch, edge_weight: EdgeWeight = None) -> Mapping[str, Tensor]:
+        encoded = self._combined(self._frozen_tables(edge_weight), edge_weight)
+        users = dropout(encoded.users[batch.users], self.dropout if self.training else 0.0, batch.generator)
+        positive = (users * encoded.items[batch.items]).sum(1)
+        negative = torch.einsum("bd,bnd->bn", users, encoded.items[batch.negatives])
+        return {"rank": self.batch_weight(batch, bpr_loss(positive, negative))}
+
+    def _weights_loss(self, batch: PairBatch, edge_weight: EdgeWeight = None) -> Mapping[str, Tensor]:
+        assert isinstance(self.combine, WeightedScores)
+        votes = self.votes(target_weight(edge_weight, self.graph_inputs.target))
+        items = torch.cat([batch.items.unsqueeze(1), batch.negatives], 1)
+        terms, penalty = self.combine.terms(self._frozen_tables(edge_weight), votes, batch.users, items)
+        return {"rank": self.batch_weight(batch, terms), "reg": penalty * batch.weight.mean()}
+
+
+def base_class(name: str) -> type[PairwiseRecommender]:
+    """The class of a shard's model.
+
+    Raises:
+        InputError: there is none of that name, or it cannot be cut into shards.
+    """
+    from graphrec.models import resolve
+
+    found = resolve(name)
+    reason = not_a_base(found)
+    if reason is not None:
+        raise InputError(f"{found.__name__} cannot be the model of a shard: {reason}.")
+    assert issubclass(found, PairwiseRecommender)
+    return found
+
+
+def not_a_base(model: type[GraphRecommender]) -> str | None:
+    """Why a class cannot be the model of a shard, in a clause; None where it can."""
+    from graphrec.models import MODELS
+
+    if not issubclass(model, PairwiseRecommender):
+        return "its score is no dot product of vectors that are trained on pairs"
+    if MODELS.get(model.__name__) is not model:
+        return "it is not one of graphrec's own, so that a saved model could not name it"
+    return None
+
+
+def base_inputs(data: RecDataset, base: str, base_hparams: Mapping[str, Any] | None) -> GraphInputs:
+    """What the model of a shard reads of all of ``data``, without an assignment."""
+    model = base_class(base)
+    model.needs.check(data, model.__name__)
+    return model.inputs(data, **(base_hparams or {}))
