@@ -114,7 +114,7 @@ def test_malformed_json_is_named_by_line_and_column(tmp_path: Path) -> None:
         ForgetRequest.from_file(file)
     with pytest.raises(MissingFileError):
         ForgetRequest.from_file(tmp_path / "none.json")
-    with pytest.raises(InputError, match="expected a .json, .csv or .tsv"):
+    with pytest.raises(InputError, match=r"expected a \.json"):
         other = tmp_path / "request.txt"
         other.write_text("")
         ForgetRequest.from_file(other)
@@ -132,9 +132,9 @@ def test_columns_of_other_names_are_told_and_the_rest_is_left_alone(tmp_path: Pa
     file = tmp_path / "request.tsv"
     file.write_text("uid\tiid\tval\n1\t2\t5.0\n1\t3\t4.0\n")
     assert ForgetRequest.from_file(file, {"user": "uid", "item": "iid"}).pairs == (("1", "2"), ("1", "3"))
-    with pytest.raises(InputError, match="unknown column of .*'uid'"):
+    with pytest.raises(InputError, match=r"unknown column of .*'uid'"):
         ForgetRequest.from_file(file)
-    with pytest.raises(InputError, match="unknown column of .*'sku'"):
+    with pytest.raises(InputError, match=r"unknown column of .*'sku'"):
         ForgetRequest.from_file(file, {"item": "sku"})
     file.write_text("user\titem\n1\n")
     with pytest.raises(InputError, match="line 2: 1 fields, the header has 2"):
