@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
@@ -329,6 +331,15 @@ class GraphRecommender(nn.Module):
     def inputs(cls, data: RecDataset, **hparams: Any) -> GraphInputs:
         """What the model reads of ``data``: by default the training edges of the ranked behaviour."""
         return GraphInputs.from_dataset(data)
+
+    def inputs_on(self, data: RecDataset, keep: Mapping[str, NDArray[np.bool_]] | None = None) -> GraphInputs:
+        """What this model reads of its dataset once edges, or nodes too, are gone from it.
+
+        Args:
+            data: with fewer edges, and the edge ids it had.
+            keep: which nodes its id tables still have, (N,) bool by node type; types that are not there have all.
+        """
+        return type(self).inputs(data, **self.hparams)
 
     @property
     def num_users(self) -> int:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from graphrec import randomness
@@ -171,6 +174,30 @@ class Sharded(GraphRecommender):
         shards = keyed_assignment(keys, hparams.get("num_shards", 10), partition, hparams.get("seed", 0))
         return with_assignment(inputs, shards, by)
 
+    def inputs_on(self, data: RecDataset, keep: Mapping[str, NDArray[np.bool_]] | None = None) -> GraphInputs:
+        """As in the base: whoever stays, stays in the shard, whatever the partition was made from."""
+        inputs = base_inputs(data, self.hparams["base"], self.hparams["base_hparams"])
+        source, _, target = inputs.target
+        assignment = self.assignment.cpu()
+        if self.by == "interaction":
+            return with_assignment(inputs, self.shards_of_edges(inputs.graph[inputs.target].edge_id), self.by)
+        mask = (keep or {}).get(source if self.by == "user" else target)
+        return with_assignment(inputs, assignment if mask is None else assignment[torch.from_numpy(mask)], self.by)
+
+    def shards_of_edges(self, edge_id: Tensor) -> Tensor:
+        """The shard (M,) of each of some edges of the ranked behaviour, by their ids (M,).
+
+        Raises:
+            InputError: an edge that the model's graph does not have.
+        """
+        known, order = self.graph_inputs.graph[self.graph_inputs.target].edge_id.cpu().sort()
+        if len(edge_id) == 0:
+            return edge_id.new_empty(0)
+        place = torch.searchsorted(known, edge_id.cpu()).clamp_max(max(len(known) - 1, 0))
+        if len(known) == 0 or not torch.equal(known[place], edge_id.cpu()):
+            raise InputError("an edge is asked for that the model's graph does not have.")
+        return self.edge_shard.cpu()[order[place]]
+
     @classmethod
     def unfilled(cls, inputs: GraphInputs, hparams: Mapping[str, Any]) -> Self:
         """As in the base; singular vectors that would be overwritten are not computed."""
@@ -317,15 +344,32 @@ class Sharded(GraphRecommender):
 
     def phases(self) -> Sequence[Phase]:
         """Those of every shard that has edges, then that of the aggregator where it learns."""
-        phases = []
-        sizes = torch.bincount(self.edge_shard, minlength=self.num_shards).tolist()
-        for number, size in enumerate(sizes):
-            for phase in self._shard(number).phases() if size else ():
-                loss = partial(self._shard_loss, number, phase)
-                phases.append(
-                    Phase(f"shard{number}/{phase.name}", phase.batches, loss, phase.parameters, phase.optimiser)
-                )
-        return (*phases, *self.aggregator_phases())
+        shards = (phase for number in range(self.num_shards) for phase in self.shard_phases(number))
+        return (*shards, *self.aggregator_phases())
+
+    def shard_phases(self, number: int, shard: GraphRecommender | None = None) -> list[Phase]:
+        """The training of one shard; none where it has no edges.
+
+        A phase's name is that of its random draws, so each shard has its own; those of the first shard are called as
+        the plain model's.
+
+        Args:
+            number: of the shard.
+            shard: trained in its place (a model of the shard on a part of its edges).
+        """
+        whole = shard is None
+        shard = self._shard(number) if shard is None else shard
+        if len(shard.graph_inputs.adjacency()) == 0:
+            return []
+        prefix = f"shard{number}/" if number else ""
+        return [
+            replace(
+                phase,
+                name=prefix + phase.name,
+                loss=partial(self._shard_loss, number, phase) if whole else phase.loss,
+            )
+            for phase in shard.phases()
+        ]
 
     def _shard_loss(
         self, number: int, phase: Phase, batch: Batch, edge_weight: EdgeWeight = None

@@ -45,7 +45,7 @@ def compacted_model(
     Raises:
         InputError: a parameter has another shape on the smaller tables and no row for each node.
     """
-    inputs = type(model).inputs(data, **model.hparams)
+    inputs = model.inputs_on(data, keep)
     made = type(model).unfilled(inputs.apply(lambda tensor: tensor.to(model.device)), model.hparams).to(model.device)
     if not made.phases():
         made.solve()

@@ -67,11 +67,11 @@ class Task:
         settings = dict(self.model.hparams)
         if seed is not None and "seed" in settings:
             settings["seed"] = seed
-        return type(self.model)(self.remaining, **settings)
+        return type(self.model)(self.model.inputs_on(self.remaining), **settings)
 
     def rebuilt(self) -> GraphRecommender:
         """The model's parameters on the data that remains: everything made of edges or features is made anew."""
-        return with_inputs(self.model, type(self.model).inputs(self.remaining, **self.model.hparams))
+        return with_inputs(self.model, self.model.inputs_on(self.remaining))
 
 
 @dataclass(frozen=True)
