@@ -59,7 +59,9 @@ MODELS: dict[str, type[GraphRecommender]] = {
         RippleNet,
         SGL,
         Sharded,
+        SimGCL,
         UserKNN,
+        XSimGCL,
     )
 }
 
