@@ -93,7 +93,7 @@ def facts() -> dict[str, Any]:
     """``code`` and ``machine`` of a record, from this process."""
     found = environment()
     versions = found.pop("versions")
-    return {"code": versions, "machine": found}
+    return {"code": versions, "machine": {**found, "devices": ", ".join(found["devices"])}}
 
 
 def timestamp(moment: datetime | None = None) -> str:

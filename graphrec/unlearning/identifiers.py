@@ -119,11 +119,13 @@ class Identifiers:
 
     def _says_id(self, key: str) -> tuple[bool, bool]:
         """Whether a key says that ids follow, and whether in the plural."""
+        if "__" in key or re.match(r"(num|count|total|touched)_", key):
+            return False, False  # an edge type, a count
         kinds = "|".join(map(re.escape, self.kinds))
         found = re.fullmatch(rf"(?:\w+_)?({kinds}|uid|iid|id)(s?)(?:_?id(s?))?", key, flags=re.IGNORECASE)
-        if found is None or re.match(r"(num|count|total|touched)_", key):
+        if found is None:
             return False, False
-        return True, bool(found.group(2) or found.group(3))
+        return True, bool(found.group(2) or found.group(3)) or "per_" in key
 
     def _said(self, text: str) -> set[str]:
         """Plain ids that stand where a text says that an id follows."""
