@@ -13,7 +13,7 @@ from torch import Tensor
 from graphrec.errors import InputError
 
 Function = Callable[[Tensor], Tensor]
-Product = Callable[[Tensor, Tensor], Tensor]
+Operator = Callable[[Tensor], Tensor]
 
 # Below this share of the value, a difference of two values is rounding error and says nothing about a step.
 _NOISE = 1e-11
@@ -45,7 +45,7 @@ class Converged:
 def converge(
     value: Function,
     gradient: Function,
-    hvp: Product,
+    curvature: Callable[[Tensor], Operator],
     theta: Tensor,
     *,
     tolerance: float = 1e-6,
@@ -65,7 +65,7 @@ def converge(
     Args:
         value: (P,) to a number.
         gradient: (P,) to (P,).
-        hvp: (P,) point and (P,) direction to (P,), the Hessian times the direction.
+        curvature: (P,) point to the operator ``v -> H v``, (P,) to (P,); called once a step.
         theta: (P,) float64, the start; not changed.
         tolerance: on the Euclidean norm of the gradient.
         max_steps: of Newton.
@@ -86,7 +86,8 @@ def converge(
     steps = products = 0
     while norm > tolerance and steps < max_steps and products < max_hvps:
         # The forcing term of Eisenstat and Walker: superlinear near the end, no waste far from it.
-        step, image, used, edge = _truncated(hvp, theta, slope, radius, min(0.1, norm**0.5) * norm, max_hvps - products)
+        hvp = curvature(theta)
+        step, image, used, edge = _truncated(hvp, slope, radius, min(0.1, norm**0.5) * norm, max_hvps - products)
         products, steps = products + used, steps + 1
         predicted = -float(slope @ step + 0.5 * (step @ image))
         candidate = theta + step
@@ -108,7 +109,7 @@ def converge(
 
 
 def _truncated(
-    hvp: Product, theta: Tensor, slope: Tensor, radius: float, tolerance: float, limit: int
+    hvp: Operator, slope: Tensor, radius: float, tolerance: float, limit: int
 ) -> tuple[Tensor, Tensor, int, bool]:
     """Steihaug's step, H times it, the products it took, and whether it ends at the region's edge."""
     step, image = torch.zeros_like(slope), torch.zeros_like(slope)
@@ -117,7 +118,7 @@ def _truncated(
     squared = residual @ residual
     used = 0
     while used < max(limit, 1):
-        curved = hvp(theta, direction)
+        curved = hvp(direction)
         used += 1
         curvature = direction @ curved
         length = squared / curvature if curvature > 0 else curvature.new_tensor(torch.inf)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -16,10 +18,10 @@ def minimise(value: object, start: Tensor, **options: float) -> Converged:
     def gradient(theta: Tensor) -> Tensor:
         return torch.func.grad(value)(theta)
 
-    def hvp(theta: Tensor, direction: Tensor) -> Tensor:
-        return torch.func.jvp(torch.func.grad(value), (theta,), (direction,))[1]
+    def curvature(theta: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda direction: torch.func.jvp(torch.func.grad(value), (theta,), (direction,))[1]
 
-    return converge(value, gradient, hvp, start, **options)  # type: ignore[arg-type]
+    return converge(value, gradient, curvature, start, **options)  # type: ignore[arg-type]
 
 
 def test_logistic_regression_to_the_last_digits() -> None:
