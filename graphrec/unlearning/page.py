@@ -36,7 +36,7 @@ _STYLE = """
 .level.cut { background: none; border: 1px solid var(--s1); color: var(--s1); }
 .said { font-size: 1.05rem; } .said li { margin-bottom: .35rem; }
 .rows td.own, .rows th.own { background: var(--tint); }
-.wide > figure, .wide > .card { max-width: none; }
+.s2.line { stroke-dasharray: 5 3; }
 td.met { color: var(--good); font-weight: 600; } td.unmet { color: var(--s1); font-weight: 600; }
 .limits { border-left: 4px solid var(--s1); }
 .limits li { margin-bottom: .4rem; }
@@ -201,14 +201,14 @@ def _tiles(report: Report | None, facts: Mapping[str, Any], claims: Sequence[Cla
 
 def _short(report: Report | None, facts: Mapping[str, Any], claims: Sequence[Claim]) -> str:
     said = []
-    cut = [claim for claim in claims if claim.level != claim.asked]
-    for claim in cut:
-        said.append(f"<b>{escape(claim.module)}</b>: {escape(claim.why)}. What is left is {claim.level}.")
     if report is None:
         said.append("Nothing was measured: no evidence stands behind what is claimed below.")
     else:
         said.append(escape(report.finding))
         said += plain_words(report)
+    for claim in claims:
+        if claim.level != claim.asked:
+            said.append(f"<b>{escape(claim.module)}</b>: {escape(claim.why)}. {claim.level} is what is left.")
     entries = "".join(f"<li>{entry}</li>" for entry in said)
     return section("In short", f'<div class="card"><ul class="said">{entries}</ul></div>')
 

@@ -42,9 +42,9 @@ def limits(
             f"{who.emptied:,} users have no training interaction left; they are not among those who stay. Their scores "
             "come from rows that no training touches, so that attacks on their pairs see noise in the retrained row."
         )
-    for name in ("near", "far"):
-        if not bool(who.groups[name].any()):
-            notes.append(f"No user who stays is {name}: the data is so dense that all are closer to the request.")
+    nobody = [name for name in ("near", "far") if not bool(who.groups[name].any())]
+    if nobody:
+        notes.append(f"No user who stays is {' or '.join(nobody)}: the data is so dense that all are closer by.")
     count = len(views.get(RETRAINED, ()))
     if count == 0:
         notes.append("Nothing was retrained: no gap, no ceiling and no leak can be given.")
@@ -78,7 +78,7 @@ def facts_about(
         "seeds_retrained": [one.seed for one in views.get(RETRAINED, ())],
         "retrained_models": len(views.get(RETRAINED, ())),
         "forgotten_edges": len(resolved),
-        "forgotten_nodes": {name: len(codes) for name, codes in resolved.nodes.items()},
+        "forgotten_nodes": {f"{name}s": len(codes) for name, codes in resolved.nodes.items()},
         "forgotten_pairs": len(gone),
         "forgotten_users": len(gone.users.unique()),
         "forgotten_items": len(gone.items.unique()),

@@ -61,11 +61,12 @@ def limited(claim: Claim, report: Report | None) -> Claim:
     """
     if claim.level in ("L0", "L1"):
         return claim
-    beyond = report is not None and any(one.verdict == "beyond" for one in report.attacks)
-    if beyond:
-        why = "an attack tells it from retraining"
-    elif claim.level == "L2" and (report is None or not report.indistinguishable):
-        why = "no attack was run" if report is None or not report.attacks else report.finding
+    if report is not None and any(one.verdict == "beyond" for one in report.attacks):
+        doubt = report.in_doubt
+    elif claim.level == "L2":
+        doubt = "no evidence was measured" if report is None else report.in_doubt
     else:
         return claim
-    return Claim(claim.module, "L1", f"{claim.level} was claimed and not shown: {why}", claim.level)
+    if not doubt:
+        return claim
+    return Claim(claim.module, "L1", f"{claim.level} was claimed and is not shown: {doubt}", claim.asked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -229,4 +230,6 @@ def residual_measures(scores: Values, same_seed: int | None, count: int) -> list
     ]
     if between:
         rows[RETRAINED] = [mean_and_sd(between)[0]]
-    return measured("distance", "relative_residual", rows, group="touched", count=count)
+    found = measured("distance", "relative_residual", rows, group="touched", count=count)
+    # Its aim is 0; what another seed comes to is no target.
+    return [replace(one, gap=math.nan, gap_sd=math.nan) for one in found]

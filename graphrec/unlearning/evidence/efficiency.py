@@ -64,8 +64,8 @@ class Efficiency:
         seconds: what was given.
         marginal: retrain / unlearn: the request alone.
         amortised: by number of requests n, n retrain / (prepare + n unlearn).
-        break_even: requests after which the preparation has paid, prepare / (retrain - unlearn); infinite where it
-            never does.
+        break_even: requests after which the preparation has paid, prepare / (retrain - unlearn); 0 for none, infinite
+            where it never does.
         against_warm_start: warm_start / unlearn: above 1 where the method beats a short warm-started training that is
             as good.
     """
@@ -89,7 +89,10 @@ def efficiency(given: Seconds | Mapping[str, float] | None) -> Efficiency:
     prepare = _number(seconds.prepare)
     amortised = {str(n): _ratio(n * retrain, prepare + n * unlearn) for n in REQUESTS}
     saved = retrain - unlearn
-    break_even = math.nan if math.isnan(prepare + saved) else prepare / saved if saved > 0 else math.inf
+    if prepare == 0:
+        break_even = 0.0
+    else:
+        break_even = math.nan if math.isnan(prepare + saved) else prepare / saved if saved > 0 else math.inf
     return Efficiency(
         seconds, _ratio(retrain, unlearn), amortised, break_even, _ratio(_number(seconds.warm_start), unlearn)
     )

@@ -102,6 +102,19 @@ class Report:
         return bool(self.strong_attack) and bool(said) and all(one == "within" for one in said)
 
     @property
+    def in_doubt(self) -> str:
+        """Why level L2 is not shown, in a clause; empty where it is."""
+        if any(one.verdict == "beyond" for one in self.attacks):
+            return "an attack tells it from retraining"
+        if not self.attacks:
+            return "no attack was run"
+        if not self.strong_attack:
+            return "no attack is strong enough to show it"
+        if all(one.verdict == "not run" for one in self.attacks):
+            return "nothing was retrained to compare with"
+        return "" if self.indistinguishable else "the intervals of some leaks are too wide"
+
+    @property
     def finding(self) -> str:
         """What the membership attacks show, in a sentence."""
         if not self.attacks:

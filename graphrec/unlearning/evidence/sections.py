@@ -53,17 +53,26 @@ def as_share(value: float) -> str:
     return f"{value * 100:.1f} %"
 
 
+def plain_number(value: float) -> str:
+    """Four decimals below 10, so that a column can be read down; never in powers of ten."""
+    if math.isnan(value):
+        return "–"
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}"
+
+
 def _cell(found: Measure | None, own: bool = False) -> str:
     classes = "number own" if own else "number"
     if found is None:
         return f'<td class="{classes}">–</td>'
     if found.row == RETRAINED:
-        more = "" if math.isnan(found.sd) else f"<small>± {svg.number(found.sd)}</small>"
-    elif math.isnan(found.gap_sd) or abs(found.gap_sd) >= 1000:
+        more = "" if math.isnan(found.sd) else f"<small>± {plain_number(found.sd)}</small>"
+    elif math.isnan(found.gap_sd):
         more = "" if math.isnan(found.gap) else f"<small>{found.gap:+.4f}</small>"
+    elif abs(found.gap_sd) >= 100:
+        more = f"<small>{'+' if found.gap_sd > 0 else '-'}over 100 sd</small>"
     else:
         more = f"<small>{found.gap_sd:+.1f} sd</small>"
-    return f'<td class="{classes}">{svg.number(round(found.value, 4))}{more}</td>'
+    return f'<td class="{classes}">{plain_number(found.value)}{more}</td>'
 
 
 def _table(report: Report, lines: Mapping[str, tuple[str, str, str]], caption: str) -> str:
@@ -111,7 +120,7 @@ def four_rows(report: Report | None) -> str:
         "aligned distance to a retrained model": ("distance", "representations/aligned", "all"),
     }
     if best is not None:
-        lines[f"membership attack ({best.name}), AUC"] = ("membership", f"{best.name}/auc", "all")
+        lines[f"membership attack ({_words(best.name)}), AUC"] = ("membership", f"{best.name}/auc", "all")
         lines["its true positives at 1 % false ones"] = ("membership", f"{best.name}/tpr@1%", "all")
     caption = (
         "Below each value its gap to the mean of the retrained models, in their standard deviations over seeds (sd); "
@@ -129,36 +138,35 @@ def four_rows(report: Report | None) -> str:
 _SHOWN = (UNLEARNED, BEFORE, RETRAINED)
 
 
+def _histogram(report: Report, name: str, axis: str, caption: str) -> str:
+    found = report.histograms.get(name)
+    if found is None:
+        return ""
+    counts: dict[str, list[float]] = {row: found.counts[row] for row in _SHOWN if row in found.counts}
+    chart = svg.step_histograms(f"Histogram of {axis}", found.edges, counts, axis, "share of interactions")
+    return figure(chart, caption)
+
+
 def forgotten_scores(report: Report | None) -> str:
     """Histograms of the forgotten pairs' scores and places, and of their controls."""
     if report is None or not report.histograms:
         return ""
-    figures = []
-    for name, x, caption in (
-        ("score", "score", "<b>Scores of the forgotten interactions</b>, asked of the model without any mask."),
-        (
-            "rank",
-            "share of unseen items that score higher",
-            "<b>Their place</b> among the items their users have not seen: 0 is the first place, and an even spread "
-            "over the axis is chance.",
-        ),
-        ("held_out", "score", "<b>Control</b>: scores of true interactions that no model was trained on."),
-    ):
-        found = report.histograms.get(name)
-        if found is None:
-            continue
-        counts: dict[str, list[float]] = {row: found.counts[row] for row in _SHOWN if row in found.counts}
-        chart = svg.step_histograms(f"Histogram of {x}", found.edges, counts, x, "share of interactions")
-        figures.append(figure(chart, caption))
+    figures = _histogram(
+        report, "score", "score", "<b>Scores of the forgotten interactions</b>, asked of the model without any mask."
+    ) + _histogram(
+        report,
+        "rank",
+        "share of unseen items that score higher",
+        "<b>Their place</b> among the items their users have not seen: 0 is the first place, and an even spread over "
+        "the axis is chance.",
+    )
     pairs = report.about["scored_pairs"]
     more = f"{pairs:,} forgotten training interactions"
     if report.about["unscorable_pairs"]:
         more += (
             f"; {report.about['unscorable_pairs']:,} more have no row in some model any more and cannot be asked for"
         )
-    return section(
-        "Scores of what was forgotten", f'<p class="soft">{more}.</p><div class="row">{"".join(figures)}</div>'
-    )
+    return section("Scores of what was forgotten", f'<p class="soft">{more}.</p><div class="row">{figures}</div>')
 
 
 def _interval(found: Measure | None) -> str:
@@ -166,6 +174,10 @@ def _interval(found: Measure | None) -> str:
         return '<td class="number">–</td>'
     ends = "" if math.isnan(found.low) else f"<small>{found.low:.3f} to {found.high:.3f}</small>"
     return f'<td class="number">{found.value:.3f}{ends}</td>'
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 _VERDICTS = {
@@ -197,7 +209,7 @@ def membership_attacks(report: Report | None) -> str:
         )
         figures = figure(
             chart,
-            f"<b>Membership attack</b> “{escape(best.name)}”: {escape(ATTACKS[best.name])}. On the diagonal it "
+            f"<b>Membership attack</b> “{escape(_words(best.name))}”: {escape(ATTACKS[best.name])}. On the diagonal it "
             "guesses; the distance between unlearned and retrained is the leak.",
         )
     rows = []
@@ -209,7 +221,7 @@ def membership_attacks(report: Report | None) -> str:
         leak = "–" if math.isnan(one.leak) else f"{one.leak:+.3f}<small>{one.low:+.3f} to {one.high:+.3f}</small>"
         weak = "unmet" if one.verdict in ("beyond", "too weak") else "met" if one.verdict == "within" else ""
         rows.append(
-            f'<tr><th scope="row" title="{escape(ATTACKS[one.name])}">{escape(one.name.replace("_", " "))}</th>{cells}'
+            f'<tr><th scope="row" title="{escape(ATTACKS[one.name])}">{escape(_words(one.name))}</th>{cells}'
             f'{_interval(rate)}<td class="number">{leak}</td><td class="{weak}">{_VERDICTS[one.verdict]}</td></tr>'
         )
     names = ("before", "unlearned", "retrained", "TPR at 1 % FPR, unlearned", "leak")
@@ -221,7 +233,12 @@ def membership_attacks(report: Report | None) -> str:
         f'{STRONG:g} on the model before, or they show nothing.</caption><thead><tr><th scope="col">Attack</th>{head}'
         f'<th scope="col">Finding</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
     )
-    about = "".join(f"<li><b>{escape(one.name)}</b>: {escape(ATTACKS[one.name])}</li>" for one in report.attacks)
+    about = "".join(
+        f"<li><b>{escape(_words(one.name))}</b>: {escape(ATTACKS[one.name])}</li>" for one in report.attacks
+    )
+    figures += _histogram(
+        report, "held_out", "score", "<b>Controls</b>: scores of the true interactions that no model was trained on."
+    )
     return section(
         "Can an outsider tell?",
         f'<p class="said">{escape(report.finding)}</p>'
@@ -245,8 +262,6 @@ def those_who_stay(report: Report | None) -> str:
         values = [report.value("lists", name, row) for name in names]
         if not any(math.isnan(value) for value in values):
             series[title] = values
-    if not series:
-        return ""
     chart = svg.bar_chart("Likeness of lists", list(names.values()), series, f"lists of {k}", "likeness")
     ceiling = (
         "the bar of two retrained models is the ceiling: they differ in nothing but the seed"
@@ -254,7 +269,7 @@ def those_who_stay(report: Report | None) -> str:
         else "one retrained model gives no ceiling"
     )
     shown = figure(
-        chart,
+        chart if series else "",
         f"<b>Lists of those who stay</b> beside those of a retrained model; {ceiling}. RBO: {report.about['rbo']}.",
     )
     lines = {}
@@ -269,7 +284,14 @@ def those_who_stay(report: Report | None) -> str:
         "By nearness. own: lost an interaction of theirs; touched: lost one or shares an item with one; near: within "
         "three steps; far: the rest, who should not change beyond the noise of seeds",
     )  # fmt: skip
-    return section("Those who stay", f'<div class="row wide">{shown}<div class="card">{table}</div></div>')
+    kept = {row: [report.value("utility", f"{name}@{k}", row) for name in ("recall", "ndcg", "mrr")] for row in _SHOWN}
+    measured: dict[str, list[float]] = {
+        row: values for row, values in kept.items() if not any(math.isnan(value) for value in values)
+    }
+    useful = svg.bar_chart("Utility for those who stay", ["Recall", "NDCG", "MRR"], measured, f"lists of {k}", "value")
+    how = f"<b>How well they are served</b>: means over {report.about['users_with_truth']:,} users with test items."
+    charts = shown + (figure(useful, how) if measured else "")
+    return section("Those who stay", f'<div class="row">{charts}</div><div class="card">{table}</div>')
 
 
 def fairness(report: Report | None) -> str:
@@ -355,7 +377,7 @@ def cost_and_bounds(report: Report | None) -> str:
     ):
         if not math.isnan(ratio):
             ratios[title] = f"{ratio:.2f} ×"
-    if not math.isnan(cost.break_even):
+    if not math.isnan(cost.break_even) and given.prepare:
         ratios["requests until the preparation has paid"] = (
             "never" if math.isinf(cost.break_even) else f"{cost.break_even:.1f}"
         )
@@ -365,7 +387,7 @@ def cost_and_bounds(report: Report | None) -> str:
         if table
     )
     checks = "".join(
-        f'<tr><th scope="row">{escape(one.name)}</th><td class="number">{svg.number(one.value)}</td>'
+        f'<tr><th scope="row">{escape(one.name)}</th><td class="number">{plain_number(one.value)}</td>'
         f'<td class="number">{one.bound:g}</td><td class="{"" if one.met is None else "met" if one.met else "unmet"}">'
         f"{'not run' if one.met is None else 'met' if one.met else 'not met'}</td></tr>"
         for one in report.checks

@@ -50,7 +50,7 @@ class View:
             return None
         with torch.no_grad():
             found = self.model.encoded()
-        return Encoded(_rows(found.users, self.users), _rows(found.items, self.items))
+        return Encoded(_rows(found.users.detach(), self.users), _rows(found.items.detach(), self.items))
 
     def tables(self) -> dict[str, Tensor]:
         """Parameters with a row for each user or item, in the dataset's order, by name."""
