@@ -9,22 +9,33 @@ from graphrec.unlearning.methods.base import Exactness, Outcome, Prepared, Task,
 from graphrec.unlearning.methods.finetune import Finetune
 from graphrec.unlearning.methods.gif import Gif
 from graphrec.unlearning.methods.gnndelete import GnnDelete
+from graphrec.unlearning.methods.grapheraser import GraphEraser
+from graphrec.unlearning.methods.receraser import RecEraser
 from graphrec.unlearning.methods.retrain import Retrain
+from graphrec.unlearning.methods.sisa import SISA
+from graphrec.unlearning.methods.ultrare import UltraRE
+from graphrec.unlearning.methods.unlearnrec import UnlearnRec
 
 METHODS: Mapping[str, type[Unlearner]] = {
     method.name: method
     for method in (
         Retrain,
+        SISA,
+        RecEraser,
+        GraphEraser,
+        UltraRE,
         Finetune,
         Gif,
         GnnDelete,
         AltEraser,
+        UnlearnRec,
     )
 }
 """Every method by its name."""
 
 __all__ = [
     "METHODS",
+    "SISA",
     "AltEraser",
     "Exactness",
     "Finetune",
@@ -34,5 +45,6 @@ __all__ = [
     "Prepared",
     "Retrain",
     "Task",
+    "UnlearnRec",
     "Unlearner",
 ]
