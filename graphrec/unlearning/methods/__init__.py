@@ -41,10 +41,13 @@ __all__ = [
     "Finetune",
     "Gif",
     "GnnDelete",
+    "GraphEraser",
     "Outcome",
     "Prepared",
+    "RecEraser",
     "Retrain",
     "Task",
+    "UltraRE",
     "UnlearnRec",
     "Unlearner",
 ]

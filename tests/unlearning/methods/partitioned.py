@@ -16,7 +16,7 @@ from graphrec.models.base import GraphRecommender
 from graphrec.models.sharded import Sharded
 from graphrec.runs.manifest import write_contents
 from graphrec.unlearning import ForgetRequest, remaining, resolve
-from graphrec.unlearning.methods.base import Outcome, Prepared, Task, Unlearner
+from graphrec.unlearning.methods.base import Prepared, Task, Unlearner
 from graphrec.unlearning.shards import STATE, slice_file
 from tests.models.planted import planted
 from tests.unlearning.methods.conformance import MethodConformance, scores
