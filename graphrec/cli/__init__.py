@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, tuple[str, str, bool]] = {
     "evaluate": ("graphrec.cli.evaluate", "rank all items for all users of a run and measure", True),
     "recommend": ("graphrec.cli.recommend", "top-k items for some users or for all", True),
     "explain": ("graphrec.cli.explain", "the paths of the knowledge graph behind a recommendation", True),
+    "forget": ("graphrec.cli.forget", "take people's data out of a trained model, with the evidence", True),
     "compare": ("graphrec.cli.compare", "test whether runs differ, user by user", False),
     "benchmark": ("graphrec.cli.benchmark", "measure the package's speed on this machine", True),
 }

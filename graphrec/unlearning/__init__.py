@@ -2,7 +2,9 @@
 
 from graphrec.unlearning.budget import Budget
 from graphrec.unlearning.evidence import evaluate_unlearning
+from graphrec.unlearning.forget import forget
 from graphrec.unlearning.methods import METHODS, Unlearner
+from graphrec.unlearning.prepare import prepare
 from graphrec.unlearning.preview import Preview, preview
 from graphrec.unlearning.request import ForgetRequest, TimeRange
 from graphrec.unlearning.resolve import Resolved, compacted, remaining, resolve
@@ -17,6 +19,8 @@ __all__ = [
     "Unlearner",
     "compacted",
     "evaluate_unlearning",
+    "forget",
+    "prepare",
     "preview",
     "remaining",
     "resolve",

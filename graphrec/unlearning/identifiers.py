@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,59 +28,75 @@ _SHORTEST_PHRASE = 4
 class Identifiers:
     """What must not be mentioned.
 
-    An id is looked for as a whole word. One that is a number, or a word too short or too common to tell, counts only
-    where an id is said to follow: ``user 42``, ``user_id: 42``, ``"users": [42]``, a key below ``per_user``. Names and
-    texts of at least four characters are looked for as phrases.
+    An id is looked for as a whole word. One that is a number, or a word too short or too common to tell, or that somebody
+    of another kind has too, counts only where an id of its kind is said to follow: ``user 42``, ``user_id: 42``,
+    ``"users": [42]``, a key below ``per_user``. Names and texts of at least four characters are looked for as phrases.
 
     Attributes:
         words: ids that tell by themselves.
         phrases: ids with other characters than letters and digits, names, texts.
-        plain: numbers and common words, as strings.
+        plain: numbers, common words and the like, by the kind of node; ``""``: of any kind.
         kinds: what nodes are called, in the singular.
     """
 
     words: frozenset[str] = frozenset()
     phrases: tuple[str, ...] = ()
-    plain: frozenset[str] = frozenset()
+    plain: Mapping[str, frozenset[str]] = field(default_factory=dict)
     kinds: tuple[str, ...] = ("user", "item")
     _patterns: dict[str, re.Pattern[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, data: RecDataset, resolved: Resolved) -> Identifiers:
-        """Ids and names of the nodes that go wholly, texts that go, and what the request named in vain."""
-        ids: list[Any] = []
+        """Ids and names of the nodes that go wholly, texts that go, and ids that the dataset does not have."""
+        ids: dict[str, list[Any]] = {"": _strange_ids(data, resolved)}
         phrases: list[str] = []
+        shared: set[str] = set()
         for node_type, codes in resolved.nodes.items():
-            ids += data.vocabularies[node_type].decode(codes).tolist()
+            ids[node_type] = data.vocabularies[node_type].decode(codes).tolist()
             phrases += _only_of(data.names.get(node_type), codes)
+            for other, vocabulary in data.vocabularies.items():
+                if other != node_type and ids[node_type]:
+                    there = vocabulary.encode(ids[node_type], unknown="mark") >= 0
+                    shared.update(str(raw) for raw, also in zip(ids[node_type], there, strict=True) if also)
         for node_type, codes in resolved.texts.items():
             phrases += _only_of(data.texts.get(node_type), codes)
-        for kind, missing in resolved.unknown.items():
-            # Relations and edge numbers are nobody's ids.
-            if kind not in ("relations", "edges"):
-                ids += [part for entry in missing for part in (entry if isinstance(entry, (tuple, list)) else (entry,))]
-        return cls.from_values(ids, phrases, data.vocabularies)
+        return cls.from_values(ids, phrases, data.vocabularies, shared)
 
     @classmethod
     def from_values(
-        cls, ids: Iterable[Any], phrases: Iterable[str] = (), kinds: Iterable[str] = ("user", "item")
+        cls,
+        ids: Mapping[str, Iterable[Any]] | Iterable[Any],
+        phrases: Iterable[str] = (),
+        kinds: Iterable[str] = ("user", "item"),
+        shared: Collection[str] = (),
     ) -> Identifiers:
-        """Identifiers from raw ids (whole numbers or strings) and phrases (names, texts)."""
-        words, plain = set(), set()
+        """Identifiers from raw ids (whole numbers or strings), by the kind of node or of any kind.
+
+        Args:
+            ids: the ids.
+            phrases: names and texts.
+            kinds: what nodes are called.
+            shared: ids that somebody of another kind has too.
+        """
+        words: set[str] = set()
+        plain: dict[str, set[str]] = {}
         spelled = {phrase.strip() for phrase in phrases}
-        for raw in ids:
-            text = str(raw)
-            if text.isdigit() or len(text) < 3 or text.casefold() in _OWN_WORDS:
-                plain.add(text)
-            elif re.fullmatch(r"\w+", text):
-                words.add(text)
-            else:
-                spelled.add(text)
+        for kind, values in ids.items() if isinstance(ids, Mapping) else [("", ids)]:
+            for raw in values:
+                text = str(raw)
+                common = text.isdigit() or len(text) < 3 or text.casefold() in _OWN_WORDS or text in shared
+                if common:
+                    plain.setdefault(kind, set()).add(text)
+                elif re.fullmatch(r"\w+", text):
+                    words.add(text)
+                else:
+                    spelled.add(text)
         long_enough = tuple(sorted(phrase for phrase in spelled if len(phrase) >= _SHORTEST_PHRASE))
-        return cls(frozenset(words), long_enough, frozenset(plain), tuple(sorted({"user", "item", *kinds})))
+        frozen = {kind: frozenset(values) for kind, values in plain.items()}
+        return cls(frozenset(words), long_enough, frozen, tuple(sorted({"user", "item", *kinds})))
 
     def __len__(self) -> int:
-        return len(self.words) + len(self.phrases) + len(self.plain)
+        return len(self.words) + len(self.phrases) + sum(map(len, self.plain.values()))
 
     def mentions(self, text: str) -> int:
         """How many different identifiers a text mentions."""
@@ -98,49 +114,78 @@ class Identifiers:
         return [place or "the value" for place in self._places(value, "", inside)]
 
     def _places(self, value: Any, place: str, key: str) -> Iterator[str]:
-        said, several = self._says_id(key)
+        kind, several = self._says_id(key)
         if isinstance(value, Mapping):
             for name, entry in value.items():
                 text = str(name)
-                if (said and text in self.plain) or self.mentions(text):
+                if (kind is not None and self._is_plain(kind, text)) or self.mentions(text):
                     yield f"{place} (a key)".strip()
                     text = "…"
                 yield from self._places(entry, f"{place}.{text}" if place else text, text)
         elif isinstance(value, (list, tuple)):
             for number, entry in enumerate(value):
                 # Below "users" a list holds ids, below "user" a single value does.
-                yield from self._places(entry, f"{place}[{number}]", self.kinds[0] if said else key)
+                yield from self._places(entry, f"{place}[{number}]", key if kind is None else kind or "id")
         elif isinstance(value, str):
-            if self.mentions(value) or (said and value in self.plain):
+            if self.mentions(value) or (kind is not None and self._is_plain(kind, value)):
                 yield place
         # "users": 12 is a count; "user": 12 is somebody.
-        elif isinstance(value, (int, np.integer)) and said and not several and str(value) in self.plain:
+        elif (
+            isinstance(value, (int, np.integer))
+            and kind is not None
+            and not several
+            and self._is_plain(kind, str(value))
+        ):
             yield place
 
-    def _says_id(self, key: str) -> tuple[bool, bool]:
-        """Whether a key says that ids follow, and whether in the plural."""
+    def _is_plain(self, kind: str, text: str) -> bool:
+        groups = self.plain.values() if kind == "" else (self.plain.get(kind, ()), self.plain.get("", ()))
+        return any(text in group for group in groups)
+
+    def _says_id(self, key: str) -> tuple[str | None, bool]:
+        """The kind of node whose ids follow on a key (``""``: some kind; None: no ids do), and whether in the plural."""
         if "__" in key or re.match(r"(num|count|total|touched)_", key):
-            return False, False  # an edge type, a count
+            return None, False  # an edge type, a count
         kinds = "|".join(map(re.escape, self.kinds))
         found = re.fullmatch(rf"(?:\w+_)?({kinds}|uid|iid|id)(s?)(?:_?id(s?))?", key, flags=re.IGNORECASE)
         if found is None:
-            return False, False
-        return True, bool(found.group(2) or found.group(3)) or "per_" in key
+            return None, False
+        return _kind(found.group(1)), bool(found.group(2) or found.group(3)) or "per_" in key
 
-    def _said(self, text: str) -> set[str]:
-        """Plain ids that stand where a text says that an id follows."""
+    def _said(self, text: str) -> set[tuple[str, str]]:
+        """Plain ids that stand where a text says that an id follows, with the kind that it says."""
         if "pattern" not in self._patterns:
             kinds = "|".join(map(re.escape, self.kinds))
-            said = rf"(?:{kinds}|uid|iid)(?:_?id)?"
             apart = r"(?:[\"']?[ \t]*[:=#/][ \t]*[\"']?|[\"']?[ \t]+[\"']?|[_-]|(?=\d))"
             several = r"[\"']?[ \t]*[:=]?[ \t]*[\[(]\s*((?:[\"']?\w+[\"']?[\s,]*)+)"
             self._patterns["pattern"] = re.compile(
-                rf"(?:\b|_)(?:{said}{apart}(\w+)|(?:{kinds}|uid|iid|id)s?(?:_?ids?)?{several})", flags=re.IGNORECASE
+                rf"(?:\b|_)(?:({kinds}|uid|iid)(?:_?id)?{apart}(\w+)|({kinds}|uid|iid|id)s?(?:_?ids?)?{several})",
+                flags=re.IGNORECASE,
             )
-        found: set[str] = set()
+        found: set[tuple[str, str]] = set()
         for match in self._patterns["pattern"].finditer(text):
-            found.update(re.findall(r"\w+", match.group(1) or match.group(2) or ""))
-        return found & self.plain
+            kind = _kind(match.group(1) or match.group(3))
+            words = re.findall(r"\w+", match.group(2) or match.group(4) or "")
+            found.update((kind, word) for word in words if self._is_plain(kind, word))
+        return found
+
+
+def _kind(word: str) -> str:
+    return {"uid": "user", "iid": "item", "id": ""}.get(word.casefold(), word.casefold())
+
+
+def _strange_ids(data: RecDataset, resolved: Resolved) -> list[Any]:
+    """Ids that the request named and the dataset does not have: whoever asked is a person all the same."""
+    strange = []
+    for kind, missing in resolved.unknown.items():
+        # Relations and numbers of edges are nobody's ids.
+        if kind in ("relations", "edges"):
+            continue
+        for entry in missing:
+            for part in entry if isinstance(entry, (tuple, list)) else (entry,):
+                if not any(part in vocabulary for vocabulary in data.vocabularies.values()):
+                    strange.append(part)
+    return strange
 
 
 def _only_of(strings: Any, codes: Any) -> list[str]:

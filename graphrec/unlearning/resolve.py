@@ -344,9 +344,9 @@ class _Search:
 
 
 def counts(resolved: Resolved) -> dict[str, int]:
-    """How much of each kind is named: ``edges/user__interacts__item``, ``nodes/user``, ``features/item/image``, …"""
+    """How much of each kind is named: ``edges/user__interacts__item``, ``nodes/users``, ``features/item/image``, …"""
     out = {f"edges/{edge_type_name(name)}": len(ids) for name, ids in resolved.edges.items()}
-    out.update({f"nodes/{name}": len(codes) for name, codes in resolved.nodes.items()})
+    out.update({f"nodes/{name}s": len(codes) for name, codes in resolved.nodes.items()})
     out.update({f"features/{node}/{name}": len(codes) for (node, name), codes in resolved.features.items()})
     out.update({f"texts/{name}": len(codes) for name, codes in resolved.texts.items()})
     out.update({f"unknown/{name}": len(entries) for name, entries in resolved.unknown.items()})

@@ -199,7 +199,7 @@ def test_unknown_ids_are_reported_or_refused() -> None:
     }
     with pytest.raises(InputError, match="5 of what the request names"):
         resolve(request, DATA, strict=True)
-    assert counts(found)["unknown/users"] == 1 and counts(found)["nodes/user"] == 1
+    assert counts(found)["unknown/users"] == 1 and counts(found)["nodes/users"] == 1
 
 
 def test_an_empty_request_is_the_dataset_itself() -> None:
