@@ -15,6 +15,7 @@ from graphrec.unlearning.scanner import Scan
 
 MODULES: Final[Mapping[str, str]] = {
     "data source": "the files that the data was loaded from, and their converted copy",
+    "run before": "the folder of the run that the request was made to",
     "id tables": "raw ids and names in the run's folder",
     "training graph": "edges, degrees and features that the model reads",
     "model": "parameters, and what is computed from them",
@@ -33,6 +34,7 @@ def claims_for(
 
     - ``data source``: L0 where it was loaded again and holds nothing of the request; L1 where it still does, because
       the run refuses such data.
+    - ``run before``: L1 where it is still there: it is masked at serving and refuses to open.
     - ``id tables``, ``evaluation``, ``caches``: L0, observed by the scan.
     - ``training graph``: L4: it is compared edge by edge with the graph of what remains.
     - ``model``: L4 for an ``exact`` method. All others, the ``conditional`` ones with partitions made from the data
@@ -53,6 +55,7 @@ def claims_for(
         raise unknown("exactness", str(exactness), get_args(Exactness))
     claims = [
         _source(found),
+        _before(found),
         _observed(found, "id tables", "L0", "the scan found no id and no name", lambda where: where.startswith("ids/")),
         _observed(
             found,
@@ -85,11 +88,18 @@ def _evaluation(where: str) -> bool:
 
 
 def _source(found: Scan) -> Claim | None:
-    if found.left:
-        why = f"still there ({found.left[0].where}), and not read: the run refuses data that holds it"
+    there = [finding.where for finding in found.left if finding.kind != "stale"]
+    if there:
+        why = f"still in {there[0]}, and not read: the run refuses data that holds it"
         return Claim("data source", "L1", why, "L0")
     looked_at = [entry for entry in found.checked if entry.where == "source" and entry.full]
     return Claim("data source", "L0", "loaded again: nothing of the request is in it") if looked_at else None
+
+
+def _before(found: Scan) -> Claim | None:
+    there = any(finding.kind == "stale" for finding in found.left)
+    why = "kept: masked at serving, and refuses to open once it is superseded; delete its folder to remove it"
+    return Claim("run before", "L1", why, "L0") if there else None
 
 
 def _model(exactness: Exactness, found: Scan, report: Report | None) -> Claim | None:

@@ -28,9 +28,10 @@ _SHORTEST_PHRASE = 4
 class Identifiers:
     """What must not be mentioned.
 
-    An id is looked for as a whole word. One that is a number, or a word too short or too common to tell, or that somebody
-    of another kind has too, counts only where an id of its kind is said to follow: ``user 42``, ``user_id: 42``,
-    ``"users": [42]``, a key below ``per_user``. Names and texts of at least four characters are looked for as phrases.
+    An id is looked for as a whole word. One that is a number, or a word too short or too common to tell, or that
+    somebody of another kind has too, counts only where an id of its kind is said to follow: ``user 42``,
+    ``user_id: 42``, ``"users": [42]``, a key below ``per_user``. Names and texts of at least four characters are
+    looked for as phrases.
 
     Attributes:
         words: ids that tell by themselves.
@@ -143,7 +144,7 @@ class Identifiers:
         return any(text in group for group in groups)
 
     def _says_id(self, key: str) -> tuple[str | None, bool]:
-        """The kind of node whose ids follow on a key (``""``: some kind; None: no ids do), and whether in the plural."""
+        """The kind of node whose ids follow on a key (``""``: any; None: no ids do), and whether in the plural."""
         if "__" in key or re.match(r"(num|count|total|touched)_", key):
             return None, False  # an edge type, a count
         kinds = "|".join(map(re.escape, self.kinds))

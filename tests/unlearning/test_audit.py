@@ -248,7 +248,10 @@ def test_what_a_request_names_is_identified(data: RecDataset) -> None:
     identifiers = Identifiers.of(data, resolved)
     assert identifiers.mentions("user 5")
     assert identifiers.mentions("user 12345678")
-    assert not identifiers.mentions("item 5 is nobody, but user 6 is") or identifiers.mentions("item 5")
+    # Somebody else's ids: an item of the same number, the pair's own user and item.
+    assert not identifiers.mentions("item 5, user 6, user 7, item 3")
+    assert not identifiers.mentioned_in({"item": 5, "items": [5], "user": 7})
+    assert identifiers.mentioned_in({"user": 5, "ids": [5]}) == ["user", "ids[0]"]
     assert len(Identifiers()) == 0
 
 
