@@ -73,8 +73,9 @@ class LinearObjective(Objective):
 
     def __init__(self, model: GraphRecommender, terms: RankingTerms, reg: float, regulariser: Regulariser) -> None:
         super().__init__(model, terms, reg, regulariser)
+        # Degrees of the objective's own floating type, not those of float32 cast to it.
+        self._explicit = not isinstance(model, LightGCN) and self.dtype == torch.float64
         if isinstance(model, LightGCN):
-            # Degrees of the objective's own floating type, not those of float32 cast to it.
             model.matrix = model.graph_inputs.adjacency().with_values(model.edge_values(self.ones()))
 
     def tables(self, theta: Tensor) -> Pair:
@@ -89,6 +90,8 @@ class LinearObjective(Objective):
     def propagate(self, users: Tensor, items: Tensor, w_graph: EdgeWeight = None) -> Pair:
         """P of tables of any width, differentiable."""
         weight = target_weight(w_graph, self.target)
+        if weight is None and self._explicit:
+            weight = self.ones()
         encoded = call(self.model, "encode", dict(zip(_TABLES, (users, items), strict=True)), edge_weight=weight)
         return encoded.users, encoded.items
 

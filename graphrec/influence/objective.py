@@ -28,7 +28,6 @@ edges in place of samples.
 from __future__ import annotations
 
 import copy
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -40,9 +39,10 @@ from torch.func import functional_call
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError, unknown
 from graphrec.graphs.adjacency import EdgeType
+from graphrec.influence.loss_terms import check_terms, own_loss
 from graphrec.influence.ranking_terms import Negatives, RankingTerms, ranking_terms
 from graphrec.models.base import EdgeWeight, GraphRecommender, target_weight
-from graphrec.models.pairwise import Loss, PairwiseRecommender, Positives
+from graphrec.models.pairwise import Loss, Positives
 
 Regulariser = Literal["rows", "table"]
 Removed = Tensor | Sequence[int] | Mapping[EdgeType, Any]
@@ -329,8 +329,8 @@ def objective(
             ``table`` where ``reg`` is given, else ``rows``.
         loss: ``bpr``, ``bce`` or ``softmax``; None: the model's.
         positives: ``edge``: all edges alike; ``user``: all users alike; None: the model's.
-        terms: ``all``: the whole loss, which must be this one; ``rank``: its ranking loss alone, for models that add
-            other terms.
+        terms: ``all``: the whole loss; one with terms that have no fixed value is refused, others are warned of and
+            left out. ``rank``: the ranking loss and its regulariser alone are meant.
         dtype: floating type; float32 halves memory and time on large graphs, and solvers stall at about 1e-4.
         seed: of the negatives' draw.
 
@@ -339,8 +339,8 @@ def objective(
         by double backward.
 
     Raises:
-        InputError: a closed form; a loss with terms that depend on which examples share a batch (``terms='all'``); a
-            loss that ranks nothing; another dataset than the model's.
+        InputError: a closed form; a loss with terms that depend on which examples share a batch or on drawn views
+            (``terms='all'``); a loss that ranks nothing; another dataset than the model's.
     """
     from graphrec.influence.general_objective import GeneralObjective
     from graphrec.influence.linear_objective import LinearObjective, is_linear
@@ -350,10 +350,10 @@ def objective(
         raise InputError(
             f"the model was made from a dataset with fingerprint {inputs.fingerprint}, data has {data.fingerprint}."
         )
-    loss = loss or _own_loss(model)
     if terms not in ("all", "rank"):
         raise unknown("terms", terms, ("all", "rank"))
-    _check_terms(model, terms)
+    ranking = loss or own_loss(model)
+    check_terms(model, terms, loss is not None)
     if regulariser not in (None, "rows", "table"):
         raise unknown("regulariser", str(regulariser), ("rows", "table"))
     regulariser = regulariser or ("rows" if reg is None else "table")
@@ -362,7 +362,7 @@ def objective(
     made = ranking_terms(
         inputs.adjacency(),
         inputs.graph[inputs.target].edge_index,
-        loss=loss,
+        loss=ranking,
         positives=positives or own,
         negatives=negatives,
         num_negatives=num_negatives,
@@ -371,49 +371,3 @@ def objective(
     model = copy.deepcopy(model).to(dtype).eval().requires_grad_(False)
     kind = LinearObjective if is_linear(model) else GeneralObjective
     return kind(model, made, reg, regulariser)
-
-
-def _own_loss(model: GraphRecommender) -> Loss:
-    if not model.phases():
-        raise InputError(
-            f"{type(model).__name__} is a closed form: it has no loss to take influence from. Delete the edges and "
-            "solve again (graphrec.models.deletion.without_edges), which is exact."
-        )
-    name: Any = getattr(model, "loss_name", None)
-    if name in ("bpr", "bce", "softmax"):
-        return name
-    if model.objective in ("bpr", "bce", "softmax"):
-        return model.objective  # type: ignore[return-value]
-    raise InputError(
-        f"{type(model).__name__} is trained on {model.objective or 'a loss of its own'!r}, which is no ranking loss "
-        "over (user, item, negatives); pass loss='bpr', 'bce' or 'softmax' to take one in its place."
-    )
-
-
-def _check_terms(model: GraphRecommender, terms: str) -> None:
-    """Refuse a loss that is more than ranking and regulariser, unless the ranking alone is asked for."""
-    if terms == "rank" or (
-        isinstance(model, PairwiseRecommender)
-        and type(model).pair_loss is PairwiseRecommender.pair_loss
-        and type(model).phases is PairwiseRecommender.phases
-    ):
-        return
-    probe = copy.deepcopy(model).eval()
-    for phase in probe.phases():
-        if not phase.parameters:
-            continue
-        stream = torch.Generator(device=probe.device).manual_seed(0)
-        with torch.no_grad():
-            names = set(phase.loss(next(iter(phase.batches(0, stream)))))
-        if "contrast" in names:
-            raise InputError(
-                f"the loss of {type(model).__name__} has a contrastive term, whose value depends on which examples "
-                "share a batch: there is no fixed objective. Pass terms='rank' for the influence on its ranking loss "
-                "alone."
-            )
-        if extra := ", ".join(sorted(names - {"rank", "reg"})):
-            warnings.warn(
-                f"the objective of {type(model).__name__} is its ranking loss; what phase {phase.name!r} adds "
-                f"({extra}) is not part of it.",
-                stacklevel=3,
-            )
