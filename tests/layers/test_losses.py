@@ -10,7 +10,7 @@ from torch.autograd import gradcheck
 
 from graphrec.errors import InputError
 from graphrec.layers.dropout import dropout
-from graphrec.layers.losses import bce_loss, bpr_loss, sampled_softmax_loss, squared_norms
+from graphrec.layers.losses import bce_loss, block_norm, bpr_loss, sampled_softmax_loss, squared_norms
 
 POSITIVE = torch.tensor([1.0, -2.0])
 NEGATIVE = torch.tensor([[0.5, 3.0, -1.0], [0.0, -2.0, 1.0]])
@@ -62,6 +62,15 @@ def test_rows_named_twice_count_twice() -> None:
     assert total.item() == 51.0
     total.backward()
     assert table.grad.tolist() == [[12.0, 16.0], [2.0, 0.0]]
+
+
+def test_the_norm_of_a_block_is_that_of_all_its_rows_and_smooth_at_zero() -> None:
+    rows = torch.tensor([[3.0, 0.0], [0.0, 4.0], [9.0, 9.0]], requires_grad=True)
+    assert block_norm(rows[:2]).item() == 5.0
+    assert block_norm(rows, torch.tensor([1.0, 1.0, 0.0])).item() == 5.0
+    assert block_norm(rows.unsqueeze(1), torch.tensor([2.0, 2.0, 0.0])).item() == 10.0
+    block_norm(rows, torch.zeros(3)).backward()
+    assert rows.grad.tolist() == [[0.0, 0.0]] * 3
 
 
 def test_shapes_are_checked() -> None:

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 from torch.autograd import gradcheck
+from torch.nn.functional import normalize
 
 from graphrec.errors import InputError
 from graphrec.graphs.adjacency import Adjacency
-from graphrec.layers.views import View
+from graphrec.layers.views import View, pair_contrast
 
 
 def graph() -> tuple[Adjacency, Tensor, tuple[Tensor, Tensor]]:
@@ -74,3 +75,18 @@ def test_the_number_of_masks_is_checked() -> None:
         View(adj, masks(2)).propagate(*tables, (0.25,) * 4)
     with pytest.raises(InputError, match="mask"):
         View(adj, [])
+
+
+def test_the_contrast_of_pairs_is_that_of_their_nodes_across_two_views() -> None:
+    adj, edges, tables = graph()
+    scales, users, items = (0.4, 0.3, 0.3), torch.tensor([2, 0, 2]), torch.tensor([6, 1, 1])
+    first, second = View(adj, masks(2)[:1]), View(adj, masks(2)[1:])
+    weight = torch.rand(20, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    for given in (None, (edges, weight)):
+        found = pair_contrast((first, second), (tables, tables), scales, users, items, temperature=0.3, weight=given)
+        one, other = (view.propagate(*tables, scales, given) for view in (first, second))
+        expected = torch.zeros(3, dtype=torch.float64)
+        for a, b, nodes in zip(one, other, (users, items), strict=True):
+            cosines = normalize(a)[nodes] @ normalize(b).T / 0.3
+            expected = expected + cosines.logsumexp(1) - cosines[torch.arange(3), nodes]
+        torch.testing.assert_close(found, expected)
