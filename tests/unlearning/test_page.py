@@ -75,8 +75,9 @@ def report(good: bool) -> Report:
     here = world()
     after = here.retrained[0] if good else here.before
     return evaluate_unlearning(
-        here.before, after, here.retrained, here.data, here.request, ks=(10,), shadow=False, draws=100, injected=True,
-        margin=0.5 if good else 0.05, seconds={"unlearn": 2.0, "retrain": 30.0, "prepare": 80.0, "unlearn_memory": 2**30},
+        here.before, after, here.retrained, here.data, here.request, ks=(10,), shadow=False, draws=100,
+        injected=True, margin=0.5 if good else 0.05,
+        seconds={"unlearn": 2.0, "retrain": 30.0, "prepare": 80.0, "unlearn_memory": 2**30},
     )  # fmt: skip
 
 

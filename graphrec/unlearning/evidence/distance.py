@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from graphrec.evaluation.classification import average_ranks
-from graphrec.evaluation.ranking import Scorer, evaluating, score_blocks
+from graphrec.evaluation.ranking import evaluating, score_blocks
 from graphrec.unlearning.evidence.measures import BEFORE, RETRAINED, UNLEARNED, Measure, Row, mean_and_sd, measured
 from graphrec.unlearning.evidence.pairs import PairSet
 from graphrec.unlearning.evidence.views import View
@@ -117,7 +117,7 @@ def _against(
 
 
 def distribution_measures(
-    views: Mapping[Row, Sequence[View]], users: Tensor, apart: Sequence[int] | None = None
+    views: Mapping[Row, Sequence[View]], users: Tensor, items: Tensor, apart: Sequence[int] | None = None
 ) -> list[Measure]:
     """Jensen-Shannon and Jeffreys divergence of the users' softmax over all items, and the L2 distance of the two
     (activation distance), to the retrained models.
@@ -125,11 +125,12 @@ def distribution_measures(
     Args:
         views: the models.
         users: (B,) users that every model has a row for.
+        items: (P,) items that every model has a row for.
         apart: which retrained models the other rows are compared with; None: all.
     """
     named = [(row, one) for row, models in views.items() for one in models]
     references = [n for n, (row, _) in enumerate(named) if row == RETRAINED]
-    if not references or not len(users):
+    if not references or not len(users) or not len(items):
         return []
     kinds = {"jensen_shannon": jensen_shannon, "jeffreys": jeffreys, "activation": _euclidean}
     held = [references[n] for n in (range(len(references)) if apart is None else apart)]
@@ -137,7 +138,7 @@ def distribution_measures(
     compared += [(n, r) for n in references for r in references if n < r]
     totals = {name: dict.fromkeys(compared, 0.0) for name in kinds}
     for block in users.split(64):
-        tables = [_softmax(one.scorer(), one, block) for _, one in named]
+        tables = [_softmax(one, block, items) for _, one in named]
         for n, r in compared:
             for name, function in kinds.items():
                 totals[name][n, r] += float(function(tables[n], tables[r]).sum())
@@ -151,9 +152,10 @@ def distribution_measures(
     return out
 
 
-def _softmax(scorer: Scorer, view: View, users: Tensor) -> Tensor:
+def _softmax(view: View, users: Tensor, items: Tensor) -> Tensor:
     with evaluating(view.model):
-        return scorer(users.to(scorer.device)).double().softmax(1).cpu()
+        scorer = view.scorer()
+        return scorer(users.to(scorer.device)).cpu()[:, items].double().softmax(1)
 
 
 def _euclidean(p: Tensor, q: Tensor) -> Tensor:

@@ -272,9 +272,8 @@ def _distances(scene: Scene, notes: list[str]) -> list[Measure]:
                 "No retrained model has the seed of the first model: the relative residual is the mean over all of "
                 "them, and holds the noise of the seed."
             )
-    if bool((torch.stack([one.items for one in scene.every]) >= 0).all()):
-        few = sampled_users(who.users, SOFTMAX_USERS, scene.seed, "evidence/softmax users")
-        out += distribution_measures(views, few, scene.apart)
+    few = sampled_users(who.users, SOFTMAX_USERS, scene.seed, "evidence/softmax users")
+    out += distribution_measures(views, few, items, scene.apart)
     popularity = torch.as_tensor(np.bincount(scene.left.pairs("train").items, minlength=size[1]))
     out += vector_measures(views, who.users, items[popularity[items] > 0], scene.apart)
     return out

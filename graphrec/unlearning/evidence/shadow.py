@@ -54,7 +54,7 @@ def shadow_options(before: View, given: Mapping[str, Any] | None) -> dict[str, A
             chosen["epochs"] = int(best)
     else:
         return None
-    chosen |= {"select_on": None, "patience": None, "progress": False, "checkpoint_seconds": None}
+    chosen |= {"select_on": None, "patience": None, "progress": False, "checkpoint_seconds": None, "devices": 1}
     FitOptions.from_config({name: tuple(v) if isinstance(v, list) else v for name, v in chosen.items()})
     return chosen
 
