@@ -176,6 +176,24 @@ class SecondOrder(OnObjective):
                 f"{self.tolerance} and {self.iterations}."
             )
 
+    @staticmethod
+    def lowers(
+        made: Objective, before: Tensor, right: Tensor, w_loss: Tensor, w_graph: EdgeWeight
+    ) -> Callable[[Tensor], bool]:
+        """Whether a step lowers the objective on what remains, by a tenth of what the curvature promises at least.
+
+        The objective is tilted by ``before``, the gradient at θ with every edge: without a request θ is its minimum,
+        though the training was stopped early.
+        """
+        theta = made.theta
+        start = float(made.value(theta, w_loss, w_graph).detach())
+
+        def accept(step: Tensor) -> bool:
+            there = float(made.value(theta + step, w_loss, w_graph).detach() - before @ step)
+            return there - start <= -0.05 * float(right @ step)
+
+        return accept
+
     def solve(
         self,
         made: Objective,

@@ -10,8 +10,10 @@ from graphrec.unlearning.methods.finetune import Finetune
 from graphrec.unlearning.methods.gif import Gif
 from graphrec.unlearning.methods.gnndelete import GnnDelete
 from graphrec.unlearning.methods.grapheraser import GraphEraser
+from graphrec.unlearning.methods.ifru import Ifru
 from graphrec.unlearning.methods.receraser import RecEraser
 from graphrec.unlearning.methods.retrain import Retrain
+from graphrec.unlearning.methods.scif import Scif
 from graphrec.unlearning.methods.sisa import SISA
 from graphrec.unlearning.methods.ultrare import UltraRE
 from graphrec.unlearning.methods.unlearnrec import UnlearnRec
@@ -26,6 +28,8 @@ METHODS: Mapping[str, type[Unlearner]] = {
         UltraRE,
         Finetune,
         Gif,
+        Ifru,
+        Scif,
         GnnDelete,
         AltEraser,
         UnlearnRec,
@@ -42,10 +46,12 @@ __all__ = [
     "Gif",
     "GnnDelete",
     "GraphEraser",
+    "Ifru",
     "Outcome",
     "Prepared",
     "RecEraser",
     "Retrain",
+    "Scif",
     "Task",
     "UltraRE",
     "UnlearnRec",

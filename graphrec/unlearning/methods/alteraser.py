@@ -55,7 +55,7 @@ class AltEraser(OnObjective):
     steps: int = 1
     iterations: int = 30
     tolerance: float = 1e-3
-    damping: float = 1e-2
+    damping: float = 0.1
     sample: float = 1.0
     paper_exact: bool = False
 
@@ -158,29 +158,44 @@ def alternate(
     Returns:
         θ, and how many products were taken.
     """
-    theta, products = theta.clone(), 0
+    products = 0
     for _ in range(sweeps):
         for places in blocks:
-            point = theta
-
-            def whole(x: Tensor, places: Tensor = places, point: Tensor = point) -> Tensor:
-                return point.index_copy(0, places, x)
-
-            def within(x: Tensor, places: Tensor = places, whole: Callable[[Tensor], Tensor] = whole) -> Operator:
-                at = whole(x)
-                product, zeros = curvature(at), torch.zeros_like(at)
-                return lambda v: product(zeros.index_copy(0, places, v))[places]
-
+            block = _Block(value, gradient, curvature, theta, places)
             start = theta[places]
             found = converge(
-                lambda x, whole=whole: value(whole(x)),
-                lambda x, whole=whole, places=places: gradient(whole(x))[places],
-                within,
+                block.value,
+                block.gradient,
+                block.curvature,
                 start,
                 tolerance=tolerance,
                 max_steps=steps,
                 max_hvps=iterations,
                 radius=max(1.0, float(start.norm())),
             )
-            theta, products = whole(found.theta), products + found.hvps
+            theta, products = block.whole(found.theta), products + found.hvps
     return theta, products
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """A function of θ as one of some coordinates, the others as they are in ``point``."""
+
+    of: Callable[[Tensor], Tensor]
+    slope: Callable[[Tensor], Tensor]
+    bend: Callable[[Tensor], Operator]
+    point: Tensor
+    places: Tensor
+
+    def whole(self, x: Tensor) -> Tensor:
+        return self.point.index_copy(0, self.places, x)
+
+    def value(self, x: Tensor) -> Tensor:
+        return self.of(self.whole(x))
+
+    def gradient(self, x: Tensor) -> Tensor:
+        return self.slope(self.whole(x))[self.places]
+
+    def curvature(self, x: Tensor) -> Operator:
+        product, zeros = self.bend(self.whole(x)), torch.zeros_like(self.point)
+        return lambda v: product(zeros.index_copy(0, self.places, v))[self.places]

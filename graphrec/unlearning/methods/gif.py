@@ -70,14 +70,6 @@ class Gif(SecondOrder):
             product = made.curvature(theta, gauss_newton=False)
             return theta + series(product, right, facts, damping=0.0, scale=self.scale, iterations=5)
 
-        def remaining_objective(point: Tensor) -> float:
-            """What remains, tilted so that a training that was stopped early is at its minimum before the request."""
-            return float(made.value(point, w_loss, graph).detach() - before @ (point - theta))
-
-        start = remaining_objective(theta)
-
-        def accept(step: Tensor) -> bool:
-            return remaining_objective(theta + step) - start <= -0.05 * float(right @ step)
-
+        accept = self.lowers(made, before, right, w_loss, graph)
         at = (w_loss, w_graph) if self.step == "newton" else (None, None)
         return theta + self.solve(made, right, facts, w_loss=at[0], w_graph=at[1], accept=accept)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pytest
 import torch
+from torch import Tensor
 
 import graphrec
 from graphrec.datasets import RecDataset
 from graphrec.errors import InputError
-from graphrec.influence.solvers import largest_eigenvalue
+from graphrec.influence.solvers import Operator, largest_eigenvalue
 from graphrec.models import BPRMF, EASE, KGAT, KGIN, NGCF, SGL, LightGCN
 from graphrec.unlearning import ForgetRequest, remaining, resolve
 from graphrec.unlearning.methods.base import Outcome, Task
@@ -64,7 +66,7 @@ class OnKnowledge(MethodConformance):
         made = self.method.unlearn(task)
         gone = made.model.graph_inputs.graph[kind].edge_id
         assert not torch.isin(gone, task.removed[kind]).any()
-        assert made.facts["right_norm"] > 0 and made.facts["step_norm"] > 0
+        assert float(made.facts["right_norm"]) > 0 and float(made.facts["step_norm"]) > 0
         # The parameters moved too, not only the graph beneath them.
         assert not torch.equal(scores(made.model), scores(task.rebuilt()))
 
@@ -160,6 +162,58 @@ def test_a_request_that_takes_no_training_edge_leaves_the_scores() -> None:
     assert made.model.graph_inputs.fingerprint == remaining(data, found).fingerprint
 
 
+EXACT = Gif(damping=0.0, iterations=100, tolerance=1e-13)
+
+
+def fixed(matrix: Tensor) -> Callable[[bool], Operator]:
+    """A curvature that is one matrix."""
+    return lambda gauss_newton: lambda v: matrix @ v
+
+
+def test_on_a_ridge_the_first_order_step_is_short_by_the_leverage_and_newton_is_exact() -> None:
+    stream = torch.Generator().manual_seed(2)
+    x = torch.randn(9, 3, generator=stream, dtype=torch.float64)
+    y = torch.randn(9, generator=stream, dtype=torch.float64)
+    ridge = 0.7 * torch.eye(3, dtype=torch.float64)
+
+    def gram(first: int) -> Tensor:
+        return x[first:].T @ x[first:] + ridge
+
+    p, refit = (torch.linalg.solve(gram(first), x[first:].T @ y[first:]) for first in (0, 1))
+    right = -x[0] * (y[0] - x[0] @ p)
+    first_order, newton = (EXACT.solve_with(fixed(gram(n)), right, {}) for n in (0, 1))
+    lever = float(x[0] @ torch.linalg.solve(gram(0), x[0]))
+    torch.testing.assert_close(p + newton, refit, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(p + first_order / (1 - lever), refit, rtol=1e-12, atol=1e-12)
+    assert abs(float((p + first_order - refit).norm() / (refit - p).norm()) - lever) < 1e-10
+
+
+def test_on_logistic_fits_a_newton_step_misses_a_small_part_of_what_the_first_order_step_misses() -> None:
+    stream = torch.Generator().manual_seed(5)
+    errors = []
+    for _ in range(6):  # users with six items each, the items' vectors fixed, ridge 1
+        signed = torch.randn(6, 3, generator=stream, dtype=torch.float64)
+
+        def slope(p: Tensor, first: int, signed: Tensor = signed) -> Tensor:
+            return p - signed[first:].T @ torch.sigmoid(-signed[first:] @ p)
+
+        def bend(p: Tensor, first: int, signed: Tensor = signed) -> Tensor:
+            odds = torch.sigmoid(signed[first:] @ p)
+            return torch.eye(3, dtype=torch.float64) + signed[first:].T @ (
+                signed[first:] * (odds * (1 - odds))[:, None]
+            )
+
+        p, refit = torch.zeros(2, 3, dtype=torch.float64)
+        for _ in range(20):
+            p = p - torch.linalg.solve(bend(p, 0), slope(p, 0))
+            refit = refit - torch.linalg.solve(bend(refit, 1), slope(refit, 1))
+        steps = [EXACT.solve_with(fixed(bend(p, first)), -slope(p, 1), {}) for first in (0, 1)]
+        errors.append([float((p + step - refit).norm() / (refit - p).norm()) for step in steps])
+    first_order, newton = (sum(error[n] for error in errors) / len(errors) for n in (0, 1))
+    assert 0.05 < first_order < 0.4
+    assert newton < 0.3 * first_order
+
+
 def test_models_without_a_ranking_loss_are_refused() -> None:
     assert "not trained to rank" in str(Gif.refuses(EASE))
     assert all(Gif.refuses(kind) is None for kind in (LightGCN, BPRMF, NGCF, SGL, KGAT, KGIN))
@@ -168,4 +222,4 @@ def test_models_without_a_ranking_loss_are_refused() -> None:
 def test_options_are_checked() -> None:
     for wrong in ({"step": "some"}, {"damping": -1.0}, {"iterations": 0}, {"curvature": "none"}, {"tolerance": 0.0}):
         with pytest.raises(InputError):
-            Gif(**wrong)  # type: ignore[arg-type]
+            Gif(**wrong)
