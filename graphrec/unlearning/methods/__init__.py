@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from graphrec.unlearning.methods.alteraser import AltEraser
 from graphrec.unlearning.methods.base import Exactness, Outcome, Prepared, Task, Unlearner
 from graphrec.unlearning.methods.finetune import Finetune
-from graphrec.unlearning.methods.gif import Gif
-from graphrec.unlearning.methods.gnndelete import GnnDelete
+from graphrec.unlearning.methods.gif import GIF
+from graphrec.unlearning.methods.gnndelete import GNNDelete
 from graphrec.unlearning.methods.grapheraser import GraphEraser
-from graphrec.unlearning.methods.ifru import Ifru
+from graphrec.unlearning.methods.ifru import IFRU
 from graphrec.unlearning.methods.receraser import RecEraser
 from graphrec.unlearning.methods.retrain import Retrain
-from graphrec.unlearning.methods.scif import Scif
+from graphrec.unlearning.methods.scif import SCIF
 from graphrec.unlearning.methods.sisa import SISA
 from graphrec.unlearning.methods.ultrare import UltraRE
 from graphrec.unlearning.methods.unlearnrec import UnlearnRec
@@ -27,10 +27,10 @@ METHODS: Mapping[str, type[Unlearner]] = {
         GraphEraser,
         UltraRE,
         Finetune,
-        Gif,
-        Ifru,
-        Scif,
-        GnnDelete,
+        GIF,
+        IFRU,
+        SCIF,
+        GNNDelete,
         AltEraser,
         UnlearnRec,
     )
@@ -38,20 +38,20 @@ METHODS: Mapping[str, type[Unlearner]] = {
 """Every method by its name."""
 
 __all__ = [
+    "GIF",
+    "IFRU",
     "METHODS",
+    "SCIF",
     "SISA",
     "AltEraser",
     "Exactness",
     "Finetune",
-    "Gif",
-    "GnnDelete",
+    "GNNDelete",
     "GraphEraser",
-    "Ifru",
     "Outcome",
     "Prepared",
     "RecEraser",
     "Retrain",
-    "Scif",
     "Task",
     "UltraRE",
     "UnlearnRec",

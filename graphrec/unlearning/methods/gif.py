@@ -16,7 +16,7 @@ Step = Literal["gif", "newton", "if"]
 
 
 @dataclass(frozen=True)
-class Gif(SecondOrder):
+class GIF(SecondOrder):
     r"""GIF (Wu et al., WWW 2023, https://arxiv.org/abs/2304.02835), in the form for recommenders.
 
     With L the fixed objective of the model (:mod:`graphrec.influence.objective`) and F the edges to forget

@@ -52,7 +52,7 @@ class Operators(nn.Module):
 
 
 @dataclass(frozen=True)
-class GnnDelete(Unlearner):
+class GNNDelete(Unlearner):
     r"""GNNDelete (Cheng et al., ICLR 2023, https://arxiv.org/abs/2302.13406).
 
     The trained parameters stay as they are. After layer l of the propagation on the graph that remains, the nodes S_l

@@ -21,7 +21,7 @@ Solver = Literal["cg", "adam"]
 
 
 @dataclass(frozen=True)
-class Ifru(SecondOrder):
+class IFRU(SecondOrder):
     r"""IFRU (Zhang et al., "Recommendation Unlearning via Influence Function", ACM TORS 2024,
     https://arxiv.org/abs/2307.02147).
 

@@ -16,7 +16,7 @@ from graphrec.unlearning.second_order import Facts, SecondOrder, rows_of
 
 
 @dataclass(frozen=True)
-class Scif(SecondOrder):
+class SCIF(SecondOrder):
     r"""SCIF (Li et al., "Selective and Collaborative Influence Function for Efficient Recommendation Unlearning", 2023,
     https://arxiv.org/abs/2304.10199).
 

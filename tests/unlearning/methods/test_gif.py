@@ -16,7 +16,7 @@ from graphrec.influence.solvers import Operator, largest_eigenvalue
 from graphrec.models import BPRMF, EASE, KGAT, KGIN, NGCF, SGL, LightGCN
 from graphrec.unlearning import ForgetRequest, remaining, resolve
 from graphrec.unlearning.methods.base import Outcome, Task
-from graphrec.unlearning.methods.gif import Gif, Step
+from graphrec.unlearning.methods.gif import GIF, Step
 from tests.models.planted import planted
 from tests.models.planted_kg import planted_kg
 from tests.unlearning.methods.conformance import MethodConformance, scores
@@ -26,23 +26,23 @@ NEGATIVES = 4
 
 
 class TestGif(MethodConformance):
-    method = Gif(num_negatives=NEGATIVES, iterations=20)
+    method = GIF(num_negatives=NEGATIVES, iterations=20)
 
 
 class TestNewtonOnTables(MethodConformance):
-    method = Gif(step="newton", num_negatives=NEGATIVES, iterations=20)
+    method = GIF(step="newton", num_negatives=NEGATIVES, iterations=20)
     model_class = BPRMF
     hparams: ClassVar[dict[str, Any]] = {"dim": 8, "lr": 0.02, "seed": 3}
 
 
 class TestGifOnNGCF(MethodConformance):
-    method = Gif(num_negatives=NEGATIVES, iterations=10)
+    method = GIF(num_negatives=NEGATIVES, iterations=10)
     model_class = NGCF
     hparams: ClassVar[dict[str, Any]] = {"dim": 8, "num_layers": 2, "lr": 0.02, "seed": 3}
 
 
 class TestGifOnSGL(MethodConformance):
-    method = Gif(num_negatives=NEGATIVES, iterations=10)
+    method = GIF(num_negatives=NEGATIVES, iterations=10)
     model_class = SGL
     hparams: ClassVar[dict[str, Any]] = {"dim": 8, "num_layers": 2, "lr": 0.02, "seed": 3}
 
@@ -53,7 +53,7 @@ class TestGifOnSGL(MethodConformance):
 class OnKnowledge(MethodConformance):
     """The same, and a request for triples."""
 
-    method = Gif(num_negatives=2, iterations=8)
+    method = GIF(num_negatives=2, iterations=8)
 
     @pytest.fixture(scope="class")
     def data(self) -> RecDataset:
@@ -96,7 +96,7 @@ def test_the_step_is_nearer_to_the_truth_than_doing_nothing(found: Case) -> None
     residual = {}
     for step in STEPS:
         for curvature in ("hessian", "gauss_newton"):
-            made = Gif(step=step, curvature=curvature, **SMALL_DAMPING).unlearn(found.task)
+            made = GIF(step=step, curvature=curvature, **SMALL_DAMPING).unlearn(found.task)
             residual[step, curvature] = found.residual(made.model)
     assert max(residual.values()) < 0.9
     assert residual["gif", "hessian"] < 0.6
@@ -108,12 +108,12 @@ def test_the_step_is_nearer_to_the_truth_than_doing_nothing(found: Case) -> None
 def test_a_newton_step_follows_a_single_edge_best() -> None:
     data = small()
     single = case(converged(LightGCN, data, dim=4, num_layers=2, reg=0.05), data, some_edges(data, 1000))
-    gif, newton = (single.residual(Gif(step=step, **SMALL_DAMPING).unlearn(single.task).model) for step in STEPS)
+    gif, newton = (single.residual(GIF(step=step, **SMALL_DAMPING).unlearn(single.task).model) for step in STEPS)
     assert newton < 0.7 * gif < 0.3
 
 
 def test_the_graph_is_part_of_what_is_forgotten(found: Case) -> None:
-    without, with_graph = (Gif(step=step, **SMALL_DAMPING).unlearn(found.task) for step in ("if", "gif"))
+    without, with_graph = (GIF(step=step, **SMALL_DAMPING).unlearn(found.task) for step in ("if", "gif"))
     if isinstance(found.task.model, LightGCN):
         assert found.residual(with_graph.model) < found.residual(without.model)
     else:  # no edge enters the scores of plain tables
@@ -122,7 +122,7 @@ def test_the_graph_is_part_of_what_is_forgotten(found: Case) -> None:
 
 def test_the_published_series_falls_short_of_a_solution(found: Case) -> None:
     largest = largest_eigenvalue(found.made.curvature(found.made.theta, gauss_newton=False), found.made.theta)
-    made = Gif(paper_exact=True, scale=1.2 * largest).unlearn(found.task)
+    made = GIF(paper_exact=True, scale=1.2 * largest).unlearn(found.task)
     assert made.facts["iterations"] == 6
     assert 0.05 < float(made.facts["relative_residual"]) < 1
     assert found.residual(made.model) < 1
@@ -130,13 +130,13 @@ def test_the_published_series_falls_short_of_a_solution(found: Case) -> None:
 
 def test_the_series_says_when_it_diverges(found: Case) -> None:
     with pytest.raises(InputError, match="diverges"):
-        Gif(paper_exact=True, scale=1e-3).unlearn(found.task)
+        GIF(paper_exact=True, scale=1e-3).unlearn(found.task)
 
 
 def test_sequential_requests_start_from_the_present_parameters() -> None:
     data = small()
     model = converged(LightGCN, data, dim=4, num_layers=2, reg=0.05)
-    method = Gif(**SMALL_DAMPING)
+    method = GIF(**SMALL_DAMPING)
     both = some_edges(data)
     ((name, ids),) = both.edges.items()
     requests = [resolve(ForgetRequest(edges={name: part}), data) for part in (ids[:4], ids[4:])]
@@ -157,12 +157,12 @@ def test_a_request_that_takes_no_training_edge_leaves_the_scores() -> None:
     graphrec.fit(model, data, epochs=2, progress=False)
     edge = int(data.interactions("test").edge_id[0])
     found = resolve(ForgetRequest(edges={"__".join(data.target): (edge,)}), data)
-    made = Gif().unlearn(Task(model, data, remaining(data, found), found))
+    made = GIF().unlearn(Task(model, data, remaining(data, found), found))
     assert torch.equal(scores(made.model), scores(model))
     assert made.model.graph_inputs.fingerprint == remaining(data, found).fingerprint
 
 
-EXACT = Gif(damping=0.0, iterations=100, tolerance=1e-13)
+EXACT = GIF(damping=0.0, iterations=100, tolerance=1e-13)
 
 
 def fixed(matrix: Tensor) -> Callable[[bool], Operator]:
@@ -215,11 +215,11 @@ def test_on_logistic_fits_a_newton_step_misses_a_small_part_of_what_the_first_or
 
 
 def test_models_without_a_ranking_loss_are_refused() -> None:
-    assert "not trained to rank" in str(Gif.refuses(EASE))
-    assert all(Gif.refuses(kind) is None for kind in (LightGCN, BPRMF, NGCF, SGL, KGAT, KGIN))
+    assert "not trained to rank" in str(GIF.refuses(EASE))
+    assert all(GIF.refuses(kind) is None for kind in (LightGCN, BPRMF, NGCF, SGL, KGAT, KGIN))
 
 
 def test_options_are_checked() -> None:
     for wrong in ({"step": "some"}, {"damping": -1.0}, {"iterations": 0}, {"curvature": "none"}, {"tolerance": 0.0}):
         with pytest.raises(InputError):
-            Gif(**wrong)
+            GIF(**wrong)

@@ -14,24 +14,24 @@ from graphrec.models.base import GraphRecommender
 from graphrec.unlearning import ForgetRequest, remaining, resolve
 from graphrec.unlearning.layered import layered, not_layered
 from graphrec.unlearning.methods.base import Task
-from graphrec.unlearning.methods.gnndelete import GnnDelete
+from graphrec.unlearning.methods.gnndelete import GNNDelete
 from graphrec.unlearning.neighbourhood import balls
 from tests.models.planted import planted
 from tests.unlearning.methods.conformance import MethodConformance, scores
 
 
 class TestGnnDelete(MethodConformance):
-    method = GnnDelete(steps=10, lr=1e-2)
+    method = GNNDelete(steps=10, lr=1e-2)
 
 
 class TestOnTables(MethodConformance):
-    method = GnnDelete(steps=10, lr=1e-2)
+    method = GNNDelete(steps=10, lr=1e-2)
     model_class = BPRMF
     hparams = {"dim": 8, "lr": 0.02, "seed": 3}
 
 
 class TestOnNGCF(MethodConformance):
-    method = GnnDelete(steps=10, lr=1e-2)
+    method = GNNDelete(steps=10, lr=1e-2)
     model_class = NGCF
     hparams = {"dim": 8, "num_layers": 2, "lr": 0.02, "seed": 3}
 
@@ -59,9 +59,9 @@ def test_layers_add_up_to_the_encoder(kind: type[GraphRecommender], settings: di
 
 def test_models_without_such_layers_are_refused() -> None:
     data = planted(num_users=30, num_items=20, per_user=6)
-    assert "self-loops" in str(GnnDelete.refuses(LightGCN(data, dim=4, self_loops=True)))
-    assert "different powers" in str(GnnDelete.refuses(LightGCN(data, dim=4, normalisation="left")))
-    assert GnnDelete.refuses(EASE) is not None
+    assert "self-loops" in str(GNNDelete.refuses(LightGCN(data, dim=4, self_loops=True)))
+    assert "different powers" in str(GNNDelete.refuses(LightGCN(data, dim=4, normalisation="left")))
+    assert GNNDelete.refuses(EASE) is not None
 
 
 def sparse_task(steps: int = 0) -> Task:
@@ -77,7 +77,7 @@ def sparse_task(steps: int = 0) -> Task:
 @pytest.mark.parametrize("paper_exact", [False, True])
 def test_scores_outside_the_ball_stay_bit_for_bit(paper_exact: bool) -> None:
     task = sparse_task()
-    made = GnnDelete(steps=20, lr=1e-2, paper_exact=paper_exact).unlearn(task)
+    made = GNNDelete(steps=20, lr=1e-2, paper_exact=paper_exact).unlearn(task)
     ball = balls(task.model.graph_inputs.graph, task.removed, 2)[2]
     far = ~ball["user"], ~ball["item"]
     assert far[0].sum() > 5 and far[1].sum() > 5
@@ -95,7 +95,7 @@ def test_training_brings_forgotten_edges_to_the_level_of_non_edges() -> None:
     chosen = store.edge_id[::40]
     found = resolve(ForgetRequest(edges={"__".join(data.target): tuple(chosen.tolist())}), data)
     task = Task(model, data, remaining(data, found), found)
-    made = GnnDelete(steps=80, lr=2e-2).unlearn(task)
+    made = GNNDelete(steps=80, lr=2e-2).unlearn(task)
     users, items = store.edge_index[:, ::40]
 
     def above_the_users_mean(table: torch.Tensor) -> float:
@@ -111,15 +111,15 @@ def test_training_brings_forgotten_edges_to_the_level_of_non_edges() -> None:
 
 def test_a_second_request_acts_on_the_tables() -> None:
     first = sparse_task()
-    made = GnnDelete(steps=5).unlearn(first)
+    made = GNNDelete(steps=5).unlearn(first)
     data = first.remaining
     edge = int(data.interactions("train").edge_id[7])
     found = resolve(ForgetRequest(edges={"__".join(data.target): (edge,)}), data)
-    again = GnnDelete(steps=5).unlearn(Task(made.model, data, remaining(data, found), found))
+    again = GNNDelete(steps=5).unlearn(Task(made.model, data, remaining(data, found), found))
     assert isinstance(again.model, BPRMF) and again.facts["users_near"] == again.facts["items_near"] == 1
 
 
 def test_options_are_checked() -> None:
     for wrong in ({"steps": 0}, {"lr": 0.0}, {"balance": 2.0}, {"non_edges": "some"}, {"pairs": 0}):
         with pytest.raises(InputError):
-            GnnDelete(**wrong)  # type: ignore[arg-type]
+            GNNDelete(**wrong)

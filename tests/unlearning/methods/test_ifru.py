@@ -10,18 +10,18 @@ import torch
 from graphrec.errors import InputError
 from graphrec.models import BPRMF, EASE, NGCF, LightGCN
 from graphrec.unlearning.methods.base import Outcome, Task
-from graphrec.unlearning.methods.gif import Gif
-from graphrec.unlearning.methods.ifru import Ifru
+from graphrec.unlearning.methods.gif import GIF
+from graphrec.unlearning.methods.ifru import IFRU
 from tests.unlearning.methods.conformance import MethodConformance, scores
 from tests.unlearning.methods.truth import Case, case, converged, small, some_edges
 
 
 class TestIfru(MethodConformance):
-    method = Ifru(num_negatives=4, iterations=20)
+    method = IFRU(num_negatives=4, iterations=20)
 
 
 class TestIfruOnTables(MethodConformance):
-    method = Ifru(num_negatives=4, iterations=20)
+    method = IFRU(num_negatives=4, iterations=20)
     model_class = BPRMF
     hparams: ClassVar[dict[str, Any]] = {"dim": 8, "lr": 0.02, "seed": 3}
 
@@ -31,13 +31,13 @@ class TestIfruOnTables(MethodConformance):
 
 
 class TestIfruOnNGCF(MethodConformance):
-    method = Ifru(num_negatives=4, iterations=10)
+    method = IFRU(num_negatives=4, iterations=10)
     model_class = NGCF
     hparams: ClassVar[dict[str, Any]] = {"dim": 8, "num_layers": 2, "lr": 0.02, "seed": 3}
 
 
 class TestPublished(MethodConformance):
-    method = Ifru(num_negatives=4, paper_exact=True, lr=0.5, adam_steps=60)
+    method = IFRU(num_negatives=4, paper_exact=True, lr=0.5, adam_steps=60)
 
     def test_the_quadratic_is_not_solved_to_its_end(self, outcome: tuple[Task, Outcome]) -> None:
         facts = outcome[1].facts
@@ -53,13 +53,13 @@ def found(request: pytest.FixtureRequest) -> Case:
 
 
 def test_it_is_nearer_to_the_truth_than_doing_nothing(found: Case) -> None:
-    made = Ifru(damping=1e-3, iterations=300, tolerance=1e-6).unlearn(found.task)
+    made = IFRU(damping=1e-3, iterations=300, tolerance=1e-6).unlearn(found.task)
     assert found.residual(made.model) < 0.9
     assert float(made.facts["relative_residual"]) < 1e-5
 
 
 def test_rows_of_other_nodes_stay_bit_for_bit(found: Case) -> None:
-    method = Ifru(damping=1e-3, quantile=0.4)
+    method = IFRU(damping=1e-3, quantile=0.4)
     important = method.important(found.task)
     made = method.unlearn(found.task).model
     for name, node_type in made.row_parameters.items():
@@ -70,17 +70,17 @@ def test_rows_of_other_nodes_stay_bit_for_bit(found: Case) -> None:
 
 def test_all_rows_give_the_step_of_gif(found: Case) -> None:
     options: dict[str, Any] = {"damping": 1e-2, "iterations": 500, "tolerance": 1e-8}
-    whole = Ifru(quantile=0.0, hops=12, **options)
+    whole = IFRU(quantile=0.0, hops=12, **options)
     assert all(mask.all() for mask in whole.important(found.task).values())
     torch.testing.assert_close(
-        scores(whole.unlearn(found.task).model), scores(Gif(**options).unlearn(found.task).model), rtol=1e-4, atol=1e-5
+        scores(whole.unlearn(found.task).model), scores(GIF(**options).unlearn(found.task).model), rtol=1e-4, atol=1e-5
     )
 
 
 def test_adam_comes_to_the_solution_of_conjugate_gradients(found: Case) -> None:
     # Adam has no damping of its own, so the Gauss-Newton curvature with its ridge is what both solve.
-    by_adam = Ifru(solver="adam", curvature="gauss_newton", lr=2.0, tolerance=1e-2, patience=200).unlearn(found.task)
-    by_cg = Ifru(curvature="gauss_newton", damping=0.0, iterations=500, tolerance=1e-8).unlearn(found.task)
+    by_adam = IFRU(solver="adam", curvature="gauss_newton", lr=2.0, tolerance=1e-2, patience=200).unlearn(found.task)
+    by_cg = IFRU(curvature="gauss_newton", damping=0.0, iterations=500, tolerance=1e-8).unlearn(found.task)
     assert float(by_adam.facts["relative_residual"]) <= 1e-2
     near = scores(by_cg.model) - scores(found.task.rebuilt())
     assert float((scores(by_adam.model) - scores(by_cg.model)).norm()) < 0.2 * float(near.norm())
@@ -91,11 +91,11 @@ def test_a_plain_mf_hessian_knows_no_other_parameters() -> None:
     task = case(converged(LightGCN, data, dim=4, num_layers=1, reg=0.05), data, some_edges(data, 100)).task
     other = Task(NGCF(data, dim=4, num_layers=1).eval(), data, task.remaining, task.resolved)
     with pytest.raises(InputError, match="transforms"):
-        Ifru(paper_exact=True).unlearn(other)
+        IFRU(paper_exact=True).unlearn(other)
 
 
 def test_options_are_checked() -> None:
-    assert Ifru.refuses(EASE) is not None
+    assert IFRU.refuses(EASE) is not None
     for wrong in ({"solver": "some"}, {"quantile": 1.0}, {"lr": 0.0}, {"hops": -1}, {"patience": 0}):
         with pytest.raises(InputError):
-            Ifru(**wrong)
+            IFRU(**wrong)

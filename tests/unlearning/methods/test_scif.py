@@ -10,24 +10,24 @@ import torch
 from graphrec.errors import InputError
 from graphrec.models import BPRMF, EASE, NGCF, LightGCN
 from graphrec.unlearning.methods.base import Task
-from graphrec.unlearning.methods.scif import Scif
+from graphrec.unlearning.methods.scif import SCIF
 from graphrec.unlearning.neighbourhood import touched_edges
 from tests.unlearning.methods.conformance import MethodConformance, scores
 from tests.unlearning.methods.truth import Case, case, converged, small, some_edges
 
 
 class TestScif(MethodConformance):
-    method = Scif(num_negatives=4, iterations=20)
+    method = SCIF(num_negatives=4, iterations=20)
 
 
 class TestScifOnTables(MethodConformance):
-    method = Scif(num_negatives=4, iterations=20)
+    method = SCIF(num_negatives=4, iterations=20)
     model_class = BPRMF
     hparams: ClassVar[dict[str, Any]] = {"dim": 8, "lr": 0.02, "loss": "bce", "seed": 3}
 
 
 class TestPublished(MethodConformance):
-    method = Scif(num_negatives=4, iterations=10, paper_exact=True, damping=0.5)
+    method = SCIF(num_negatives=4, iterations=10, paper_exact=True, damping=0.5)
     model_class = NGCF
     hparams: ClassVar[dict[str, Any]] = {"dim": 8, "num_layers": 1, "lr": 0.02, "seed": 3}
 
@@ -40,7 +40,7 @@ def found(request: pytest.FixtureRequest) -> Case:
 
 
 def test_the_logits_of_forgotten_edges_fall(found: Case) -> None:
-    made = Scif(damping=1e-2).unlearn(found.task)
+    made = SCIF(damping=1e-2).unlearn(found.task)
     places = found.made.positions(found.task.removed)
     users, items = found.made.edge_index[:, places]
     nothing, after = scores(found.task.rebuilt()), scores(made.model)
@@ -50,7 +50,7 @@ def test_the_logits_of_forgotten_edges_fall(found: Case) -> None:
 
 
 def test_only_involved_rows_move(found: Case) -> None:
-    made = Scif(damping=1e-2).unlearn(found.task).model
+    made = SCIF(damping=1e-2).unlearn(found.task).model
     touched = touched_edges(found.task.model.graph_inputs.graph, found.task.removed)
     for name, node_type in made.row_parameters.items():
         moved = (made.get_parameter(name) != found.task.model.get_parameter(name)).any(1)
@@ -77,7 +77,7 @@ def test_the_gradient_is_that_of_the_relabelled_loss(found: Case) -> None:
             total += float(weight[edge] * (parts * (plus - label * plus - (1 - label) * minus)).sum())
         return total
 
-    gradient = (label - 1) * Scif._logit_gradient(made, edges)
+    gradient = (label - 1) * SCIF._logit_gradient(made, edges)
     direction = torch.randn(len(made.theta), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     step = 1e-5
     numeric = (apart(made.theta + step * direction) - apart(made.theta - step * direction)) / (2 * step)
@@ -86,16 +86,17 @@ def test_the_gradient_is_that_of_the_relabelled_loss(found: Case) -> None:
 
 def test_training_on_is_not_forgetting(found: Case) -> None:
     """At an optimum the published gradient term is 0; away from one it moves what the request does not touch."""
-    plain, published = (Scif(paper_exact=exact, damping=1e-2).unlearn(found.task) for exact in (False, True))
+    plain, published = (SCIF(paper_exact=exact, damping=1e-2).unlearn(found.task) for exact in (False, True))
     torch.testing.assert_close(scores(plain.model), scores(published.model), rtol=1e-3, atol=1e-3)
     away = type(found.task.model)(found.task.data, **found.task.model.hparams).eval()
     task = Task(away, found.task.data, found.task.remaining, found.task.resolved)
-    plain, published = (Scif(paper_exact=exact, damping=1e-2).unlearn(task) for exact in (False, True))
+    plain, published = (SCIF(paper_exact=exact, damping=1e-2).unlearn(task) for exact in (False, True))
     assert float(published.facts["right_norm"]) > 2 * float(plain.facts["right_norm"])
 
 
 def test_options_are_checked() -> None:
-    assert Scif.refuses(EASE) is not None
+    assert SCIF.refuses(EASE) is not None
+    wrong: dict[str, Any]
     for wrong in ({"label": 1.0}, {"damping": -1.0}):
         with pytest.raises(InputError):
-            Scif(**wrong)
+            SCIF(**wrong)
