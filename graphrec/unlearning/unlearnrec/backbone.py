@@ -42,7 +42,6 @@ def unsupported(model: GraphRecommender | type[GraphRecommender]) -> str | None:
     return None if type(model).encodes() else "its score is no product of two representations"
 
 
-@functools.cache
 def _reason_of_class(model: type[GraphRecommender]) -> str | None:
     """The answer for a model of this class with its default settings, asked of one on 32 users and items."""
     try:
@@ -51,6 +50,7 @@ def _reason_of_class(model: type[GraphRecommender]) -> str | None:
         return f"it cannot be made from interactions alone: {error}"
 
 
+@functools.cache
 def _small_dataset() -> RecDataset:
     users = np.repeat(np.arange(32), 8)
     items = (users + np.tile(np.arange(8) ** 2, 32)) % 32

@@ -100,7 +100,7 @@ class InfluenceEncoder(nn.Module):
 
     def layers(self, request: Adjacency) -> list[Tensor]:
         """H⁰ to Hᴸ, each (N, D)."""
-        found = [self.shift]
+        found: list[Tensor] = [self.shift]
         for _ in range(self.num_layers):
             found.append(self.propagate(request, found[-1]))
         return found

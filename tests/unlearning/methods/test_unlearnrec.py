@@ -14,7 +14,7 @@ import torch
 import graphrec
 from graphrec.datasets import RecDataset
 from graphrec.errors import InputError
-from graphrec.models import BPRMF, EASE, NGCF, SGL, LightGCN
+from graphrec.models import BPRMF, EASE, NCL, NGCF, SGL, DirectAU, LightGCL, LightGCN, SimGCL, XSimGCL
 from graphrec.models.base import GraphRecommender
 from graphrec.runs.manifest import write_contents
 from graphrec.unlearning import ForgetRequest, remaining, resolve
@@ -42,12 +42,6 @@ class TestOnTables(MethodConformance):
     hparams = {"dim": 8, "lr": 0.02, "seed": 3}
 
 
-class TestWithViews(MethodConformance):
-    method = QUICK
-    model_class = SGL
-    hparams = {"dim": 8, "num_layers": 2, "lr": 0.02, "seed": 3, "contrast_weight": 0.02, "temperature": 0.5}
-
-
 def fitted(data: RecDataset, model_class: type[GraphRecommender] = LightGCN, **options: Any) -> GraphRecommender:
     model = model_class(data, **{"dim": 8, "num_layers": 2, "lr": 0.02, "seed": 3, **options})
     graphrec.fit(model, data, epochs=8, progress=False, select_on=None, report=False)
@@ -72,6 +66,25 @@ def prepared(method: UnlearnRec, model: GraphRecommender, data: RecDataset, tmp_
 def test_it_says_which_models_it_serves(model_class: type[GraphRecommender], refused: bool) -> None:
     assert (UnlearnRec.refuses(model_class) is not None) == refused
     assert (UnlearnRec.refuses(model_class(planted(40, 40))) is not None) == refused
+
+
+@pytest.mark.parametrize("model_class", [SGL, SimGCL, XSimGCL, LightGCL, NCL, DirectAU])
+def test_every_model_of_two_tables_is_served(model_class: type[GraphRecommender], tmp_path: Path) -> None:
+    """Phases that draw views or clusters run with the moved tables; what they drew is of the graph that remains."""
+    data = planted(60, 40)
+    model = model_class(data, dim=8, lr=0.02, seed=3)
+    graphrec.fit(model, data, epochs=2, progress=False, select_on=None, report=False)
+    assert UnlearnRec.refuses(model) is None and UnlearnRec.refuses(model_class) is None
+    method = dataclasses.replace(QUICK, pretrain_epochs=1, keep_encoder=False)
+    folder = prepared(method, model, data, tmp_path)
+    before = scores(model).clone()
+    task = task_of(model, data, ForgetRequest(users=(2,)), folder)
+    made = method.unlearn(task)
+    assert torch.equal(scores(model), before)
+    assert torch.isfinite(scores(made.model)).all() and not torch.equal(scores(made.model), before)
+    assert made.model.graph_inputs.fingerprint == task.remaining.fingerprint
+    empty = method.unlearn(task_of(model, data, ForgetRequest(), folder))
+    assert torch.equal(scores(empty.model), before)
 
 
 def test_learned_layer_weights_are_refused_by_name() -> None:
