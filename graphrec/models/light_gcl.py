@@ -190,7 +190,9 @@ class LightGCL(PropagatedRecommender):
         for side, (table, nodes) in enumerate(((self.user_embedding, users), (self.item_embedding, items))):
             rows, place = torch.unique(nodes, return_inverse=True)
             anchors = table.index_select(0, rows) + through[side](inner[1 - side], rows)
-            total = log_sum_exp(anchors, whole[side], temperature=self.temperature)
+            lengths = (x.detach().square().sum(1).max().sqrt() for x in (anchors, whole[side]))
+            bound = float(math.prod(lengths)) if len(rows) else 0.0  # small until the vectors are long
+            total = log_sum_exp(anchors, whole[side], temperature=self.temperature, bound=bound)
             total = torch.logaddexp(total, total.new_tensor(math.log(_ADDED)))
             own = (anchors * whole[side].index_select(0, rows)).sum(-1) / self.temperature
             out.append((total - own.clamp(-_CUT, _CUT)).index_select(0, place))
