@@ -336,7 +336,14 @@ def _pairs(
     if len(chosen.held_out):
         values = attack_values(targets, pairs, places, *degrees(scene.data), rule, scene.apart)
         found, attacks = membership(
-            targets, chosen, values, masked=scene.masked, margin=scene.margin, draws=scene.draws, seed=scene.seed
+            targets,
+            chosen,
+            values,
+            apart=scene.apart,
+            masked=scene.masked,
+            margin=scene.margin,
+            draws=scene.draws,
+            seed=scene.seed,
         )
         out += found
         weak = [one.name for one in attacks if one.strong is False and one.name in ONE_SIDED]

@@ -57,7 +57,7 @@ class Attack:
         low: lower end of its 95 % interval: paired resamples of the pairs, and the retrained models' own spread.
         high: its upper end.
         verdict: ``within`` the margin with its whole interval, ``beyond`` it, ``undecided``, or ``too weak``.
-        roc: the curve (false, true positive rates) of each row; of the retrained models the first one's.
+        roc: the curve (false, true positive rates) of each row; of one of the retrained models.
     """
 
     name: str
@@ -169,6 +169,7 @@ def membership(
     populations: Populations,
     values: Mapping[str, Sequence[tuple[Tensor, Tensor] | None]],
     *,
+    apart: Sequence[int] | None = None,
     masked: bool = True,
     margin: float = 0.05,
     draws: int = 1000,
@@ -180,6 +181,7 @@ def membership(
         targets: the models.
         populations: whose forgotten and held-out pairs the values are of.
         values: of :func:`attack_values`.
+        apart: which retrained models share no start with the first model; None: all. The curve is of the first.
         masked: whether the row of the mask is wanted too.
         margin: the leak that is still called none.
         draws: resamples of the intervals.
@@ -195,8 +197,10 @@ def membership(
         for target, pair in zip(targets, given, strict=True):
             if pair is None:
                 continue
-            curves.setdefault(target.row, []).append(curve(*pair, drawn))
-            if target.row not in lines and len(pair[0]) and len(pair[1]):
+            found = curves.setdefault(target.row, [])
+            found.append(curve(*pair, drawn))
+            shown = apart[0] if apart and target.row == RETRAINED else 0
+            if len(found) == shown + 1 and len(pair[0]) and len(pair[1]):
                 labels = torch.cat([torch.ones(len(pair[0])), torch.zeros(len(pair[1]))])
                 false, true = roc(torch.cat(pair), labels)
                 lines[target.row] = (false.tolist(), true.tolist())
@@ -207,8 +211,8 @@ def membership(
             # The attack asks the model, not the shop window: a mask at serving changes nothing.
             rows[MASKED] = rows[BEFORE]
         for metric, value, sample in (("auc", "auc", "auc_draws"), ("tpr@1%", "tpr", "tpr_draws")):
-            intervals = {row: interval(mean_of([getattr(one, sample) for one in found])) for row, found in rows.items()}
-            numbers = {row: [getattr(one, value) for one in found] for row, found in rows.items()}
+            intervals = {row: interval(mean_of([getattr(one, sample) for one in own])) for row, own in rows.items()}
+            numbers = {row: [getattr(one, value) for one in own] for row, own in rows.items()}
             measures += measured("membership", f"{name}/{metric}", numbers, count=count, intervals=intervals)
         attacks.append(_judged(name, rows, lines, margin))
     return measures, attacks

@@ -29,8 +29,8 @@ def plain_words(report: Report) -> list[str]:
     before, after, target = (report.find("scores", "rank_f", row) for row in (BEFORE, UNLEARNED, RETRAINED))
     if before is not None and after is not None:
         text = (
-            "Of the items a person had not chosen otherwise, the forgotten ones stood among the best "
-            f"<b>{as_share(before.value)}</b> on average before, and at <b>{as_share(after.value)}</b> after forgetting"
+            "In the ranking of what their people had not chosen otherwise (0 % first, 100 % last), the forgotten items "
+            f"stood at <b>{as_share(before.value)}</b> on average before and at <b>{as_share(after.value)}</b> after"
         )
         said.append(text + (f"; training anew puts them at {as_share(target.value)}." if target is not None else "."))
     kept, same = (report.find("utility", f"recall@{k}", row) for row in (UNLEARNED, RETRAINED))
