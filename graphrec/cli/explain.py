@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from graphrec.cli.arguments import Parser
 from graphrec.cli.output import print_json, table
 from graphrec.cli.runs import add_data_arguments, existing_run, run_data
 from graphrec.errors import InputError
+
+By = Literal["auto", "influence", "deletion"]
 
 
 def parser() -> Parser:
@@ -16,18 +19,31 @@ def parser() -> Parser:
     shape = Parser(
         "explain",
         "RUN --user ID --item ID [--k 10] [options]",
-        "The strongest paths of the knowledge graph from a user to an item, and what the model's score loses when the "
-        "triples of each are taken out. The dataset is loaded as it was for the training.",
+        "Why a user is shown an item: the user's training interactions that the score rests on, each tested by "
+        "removal, and, where the model reads a knowledge graph, its strongest paths from the user to the item, with what the "
+        "score loses when the triples of each are taken out. The dataset is loaded as it was for the training.",
     )
-    shape.add_argument("run", help="a run folder of a model that reads a knowledge graph")
+    shape.add_argument("run", help="a run folder")
     shape.add_argument("--user", type=str, required=True, help="raw id of the user")
     shape.add_argument("--item", type=str, required=True, help="raw id of the item")
     shape.add_argument("--k", type=int, default=10, help="how many paths")
     shape.add_argument("--max-length", type=int, default=3, help="edges of a path, the interaction included: 2 to 4")
     shape.add_argument(
-        "--controls", type=int, default=5, help="how often other triples are taken out, to compare with; 0: never"
+        "--controls",
+        type=int,
+        default=5,
+        help="how often other triples, and other interactions, are taken out to compare with; 0: never",
     )
-    shape.add_argument("--seed", type=int, default=0, help="of the choice of other triples")
+    shape.add_argument(
+        "--interactions", type=int, default=3, help="how many of the user's training interactions to name; 0: none"
+    )
+    shape.add_argument(
+        "--by",
+        type=By,
+        default="auto",
+        help="how they are ranked: by influence, or by deletion, which is quicker for models without closed forms",
+    )
+    shape.add_argument("--seed", type=int, default=0, help="of the choice of what else is taken out")
     shape.add_argument("--out", type=str | None, default=None, help="HTML file to write a page with a picture to")
     shape.add_argument("--json", action="store_true", help="print JSON")
     add_data_arguments(shape)
@@ -41,7 +57,7 @@ def run(arguments: Sequence[str]) -> int:
         raise InputError(f"--out {options.out}: a name ending in .html is expected")
     folder = existing_run(options.run)
     from graphrec.influence import explain
-    from graphrec.influence.page import control_sentence, page
+    from graphrec.influence.page import because_sentence, control_sentence, page
     from graphrec.runs import Run
 
     opened = Run.open(folder, allow_superseded=options.allow_superseded)
@@ -53,6 +69,8 @@ def run(arguments: Sequence[str]) -> int:
         k=options.k,
         max_length=options.max_length,
         controls=options.controls,
+        interactions=options.interactions,
+        by=options.by,
         seed=options.seed,
     )
     if options.out is not None:
@@ -60,10 +78,18 @@ def run(arguments: Sequence[str]) -> int:
     if options.json:
         print_json(found.to_dict())
         return 0
-    print(
-        f"{found.item} for {found.user}: score {found.score:.4f}, place {found.rank}; strength by {found.strength_by}"
-    )
-    if found.paths:
+    by = f"; strength by {found.strength_by}" if found.strength_by else ""
+    print(f"{found.item} for {found.user}: score {found.score:.4f}, place {found.rank}{by}")
+    if found.because is not None:
+        print(f"\n{found.because.sentence()}")
+        if found.because.supports:
+            frame = found.because.frame()
+            print(table(list(frame.columns), frame.itertuples(index=False), list(frame.columns[1:])))
+        print(because_sentence(found.because))
+    if not found.strength_by:
+        print("\nThe model reads no knowledge graph: no paths.")
+    elif found.paths:
+        print()
         print(table(["rank", "path", "strength", "drop"], found.frame().itertuples(index=False), ["strength", "drop"]))
         print(control_sentence(found))
     else:

@@ -1,9 +1,9 @@
-"""Why an item was recommended: the paths that lead to it in the knowledge graph, and what the score loses without."""
+"""Why an item was recommended: paths that lead to it in the knowledge graph, interactions that its score rests on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,22 +15,12 @@ from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
 from graphrec.graphs.adjacency import EdgeType
 from graphrec.graphs.relational import RelationalGraph, relational_graph
+from graphrec.influence.because import Because, By, because
+from graphrec.influence.nodes import Node, code_of, named_node
 from graphrec.influence.paths import Paths, paths_between
 from graphrec.models.base import GraphRecommender
 from graphrec.models.deletion import without_edges
 from graphrec.runs.run import as_model
-
-
-@dataclass(frozen=True)
-class Node:
-    """A node of a path: its type, raw id, and name where it has one."""
-
-    node_type: str
-    id: Any
-    name: str | None
-
-    def __str__(self) -> str:
-        return self.name or f"{self.node_type} {self.id}"
 
 
 @dataclass(frozen=True)
@@ -68,11 +58,12 @@ class Explanation:
         score: the model's.
         rank: the item's place in the user's list of items without a training edge, from 1.
         strength_by: ``attention``: the model's own; ``degree``: the model has none, and every node listens to all its
-            neighbours alike.
+            neighbours alike; empty: the model reads no knowledge graph, and there are no paths.
         paths: strongest first.
         controls: what the score loses when as many other triples of the same relations and of the most alike degrees
             are taken out, one number for each draw.
         tables: what the model says of itself (intents, relation weights), by title.
+        because: the user's training interactions that the score rests on; None where they were not asked for.
     """
 
     user: Node
@@ -83,6 +74,7 @@ class Explanation:
     paths: tuple[Path, ...]
     controls: tuple[float, ...] = ()
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    because: Because | None = None
 
     def frame(self) -> pd.DataFrame:
         """A row for each path: rank, path, strength, drop."""
@@ -112,6 +104,7 @@ class Explanation:
             ],
             "controls": list(self.controls),
             "tables": {title: table.to_dict("records") for title, table in self.tables.items()},
+            "because": None if self.because is None else self.because.to_dict(),
         }
 
 
@@ -124,41 +117,67 @@ def explain(
     k: int = 10,
     max_length: int = 3,
     controls: int = 5,
+    interactions: int = 3,
+    by: By = "auto",
     seed: int = 0,
 ) -> Explanation:
-    """The strongest paths from a user through their training items and the knowledge graph to an item.
+    """Interactions that a score rests on, and the strongest paths through the knowledge graph from user to item.
 
-    Strengths come from the model's attention over typed edges where it has one (``relational_attention()``), else from
+    A model that reads no knowledge graph is explained by interactions alone ("because you listened to …"). The strength
+    of a path comes from the model's attention over typed edges where it has one (``relational_attention()``), else from
     degrees. Whether a path matters is measured: its triples are taken out of the graph, what is derived from edges is
     made anew, and the pair is scored again; beside it stands the same for control triples.
 
     Args:
-        model: a model that reads triples, a run, a recommender, or the path of a run.
+        model: a model, a run, a recommender, or the path of a run.
         data: the dataset; None: the run's own, loaded again.
         user: raw id.
         item: raw id.
         k: how many paths; each is measured by scoring again.
         max_length: edges of a path, the user's interaction included, 2 to 4.
-        controls: how many times other triples are taken out instead of those of the strongest path; 0 for none.
-        seed: of the choice of control triples.
+        controls: how many times other triples, and others of the user's interactions, are taken out to compare with; 0
+            for none.
+        interactions: how many interactions of the user to name; 0 for none. See
+            :func:`graphrec.influence.because.because`.
+        by: how they are ranked: by ``influence`` or by ``deletion``, which is quicker for models without closed forms.
+        seed: of the choice of controls.
 
     Raises:
-        InputError: an unknown id, a model that reads no triples, or no dataset.
+        InputError: an unknown id, or no dataset.
     """
     opened, run = as_model(model)
     if data is None:
         if run is None:
             raise InputError("explain needs the dataset: pass data= (only a run knows where its own is).")
         data = run.dataset()
-    explainer = Explainer(opened, data)
-    return explainer.explain(
-        explainer.code("user", user),
-        explainer.code("item", item),
-        k=k,
-        max_length=max_length,
-        controls=controls,
-        seed=seed,
-    )
+    ends = code_of(data, data.target[0], user), code_of(data, data.target[2], item)
+    if getattr(opened, "knowledge", None) is None:
+        made = _without_paths(opened, data, *ends)
+    else:
+        explainer = Explainer(opened, data)
+        made = explainer.explain(*ends, k=k, max_length=max_length, controls=controls, seed=seed)
+    if interactions < 1:
+        return made
+    found = because(opened, data, *ends, k=interactions, controls=controls, by=by, seed=seed)
+    return replace(made, because=found)
+
+
+def _without_paths(model: GraphRecommender, data: RecDataset, user: int, item: int) -> Explanation:
+    """The pair, its score and its rank."""
+    users = torch.tensor([user], device=model.device)
+    with torch.no_grad():
+        scores = model.score(users)[0]
+    shown = named_node(data, data.target[0], user), named_node(data, data.target[2], item)
+    return Explanation(*shown, float(scores[item]), _place(scores, data, user, item), "", ())
+
+
+def _place(scores: Tensor, data: RecDataset, user: int, item: int) -> int:
+    """The item's place by scores (I,) among those that the user has no training edge to, from 1; the best on a tie."""
+    own = scores[item].clone()
+    pairs = data.pairs("train")
+    scores = scores.clone()
+    scores[torch.as_tensor(pairs.items[pairs.indptr[user] : pairs.indptr[user + 1]].copy())] = -torch.inf
+    return int((scores > own).sum()) + 1
 
 
 class Explainer:
@@ -195,14 +214,7 @@ class Explainer:
         Raises:
             InputError: the dataset does not know it.
         """
-        vocabulary = self.data.vocabularies[node_type]
-        wanted: Any = raw
-        if isinstance(raw, str) and vocabulary.raw.dtype.kind in "iu" and raw.lstrip("-").isdigit():
-            wanted = int(raw)
-        found = int(np.asarray(vocabulary.encode(np.array([wanted]), unknown="mark"))[0])
-        if found < 0:
-            raise InputError(f"{node_type} {raw!r} is not in dataset {self.data.name!r}.")
-        return found
+        return code_of(self.data, node_type, raw)
 
     def explain(
         self, user: int, item: int, *, k: int = 10, max_length: int = 3, controls: int = 5, seed: int = 0
@@ -264,11 +276,8 @@ class Explainer:
     def rank(self, user: int, item: int) -> int:
         """The item's place among the items that the user has no training edge to, from 1; the best on a tie."""
         with torch.no_grad():
-            scores = self.model.score(torch.tensor([user]))[0].clone()
-        own = scores[item].clone()
-        pairs = self.data.pairs("train")
-        scores[torch.as_tensor(pairs.items[pairs.indptr[user] : pairs.indptr[user + 1]].copy())] = -torch.inf
-        return int((scores > own).sum()) + 1
+            scores = self.model.score(torch.tensor([user]))[0]
+        return _place(scores, self.data, user, item)
 
     def control_edges(self, edges: Tensor, start: int, end: int, draws: int, seed: int) -> Iterator[Tensor]:
         """Other triples to compare with: for each edge one of the same relation whose ends are alike in degree.
@@ -317,11 +326,7 @@ class Explainer:
         for node_type in self.graph.order:
             span = self.graph.nodes(node_type)
             if span.start <= number < span.stop:
-                code = number - span.start
-                names = self.data.names.get(node_type)
-                raw = self.data.vocabularies[node_type].raw[code]
-                plain = raw.item() if isinstance(raw, np.generic) else raw
-                return Node(node_type, plain, None if names is None else names[code])
+                return named_node(self.data, node_type, number - span.start)
         raise InputError(f"node {number} is beyond the graph's {self.graph.num_nodes}.")
 
     def _relation(self, number: int) -> tuple[str, bool]:

@@ -1,4 +1,4 @@
-"""An explanation as one HTML page: a picture of its paths, a table, and what the model says of itself."""
+"""An explanation as one HTML page: what it rests on, a picture of its paths, and what the model says of itself."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any
 import networkx
 import numpy as np
 
+from graphrec.influence.because import Because
 from graphrec.influence.explain import Explanation
 from graphrec.reports.svg import number
 
 _WIDTH, _ROW, _TOP = 760, 44, 26
+_BECAUSE = ("influence", "score lost when it is deleted", "score lost after the removal step")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _STYLE = """
 .ego { width: 100%; height: auto; }
@@ -90,11 +92,6 @@ def page(explanation: Explanation) -> str:
     """The whole page: one file, nothing from outside."""
     style = (files("graphrec.reports") / "style.css").read_text(encoding="utf-8") + _STYLE
     title = f"Why {explanation.item} for {explanation.user}"
-    rows = "".join(
-        f"<tr><td>{n}</td><td>{escape(str(path))}</td><td>{number(path.strength)}</td>"
-        f"<td>{'' if path.drop is None else number(path.drop)}</td></tr>"
-        for n, path in enumerate(explanation.paths, 1)
-    )
     tables = "".join(
         f"<section><h2>{escape(name)}</h2>{table.to_html(index=False, border=0, float_format=number)}</section>"
         for name, table in explanation.tables.items()
@@ -106,11 +103,64 @@ def page(explanation: Explanation) -> str:
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
         f"<header><h1>{escape(title)}</h1><p>Score {number(explanation.score)}, place {explanation.rank} of the list."
-        f"</p></header>\n<main>\n<section><h2>Paths</h2>{picture(explanation) or '<p>No path was found.</p>'}"
-        f"<table><thead><tr><th></th><th>path</th><th>strength</th><th>score lost without its triples</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table><p>{escape(control_sentence(explanation))}</p></section>{tables}\n"
+        f"</p></header>\n<main>\n{because_section(explanation)}{_paths(explanation)}{tables}\n"
         "</main>\n</body>\n</html>\n"
     )
+
+
+def _paths(explanation: Explanation) -> str:
+    """The picture and the table of paths; nothing for a model that reads no knowledge graph."""
+    if not explanation.strength_by:
+        return ""
+    rows = "".join(
+        f"<tr><td>{n}</td><td>{escape(str(path))}</td><td>{number(path.strength)}</td><td>{_cell(path.drop)}</td></tr>"
+        for n, path in enumerate(explanation.paths, 1)
+    )
+    return (
+        f"<section><h2>Paths</h2>{picture(explanation) or '<p>No path was found.</p>'}"
+        f"<table><thead><tr><th></th><th>path</th><th>strength</th><th>score lost without its triples</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table><p>{escape(control_sentence(explanation))}</p></section>"
+    )
+
+
+def because_section(explanation: Explanation) -> str:
+    """The interactions that the score rests on and what their removal costs; nothing where they were not asked for."""
+    found = explanation.because
+    if found is None:
+        return ""
+    rows = "".join(
+        f"<tr><td>{n}</td><td>{escape(str(one.item))}</td><td>{_cell(one.influence)}</td><td>{_cell(one.deleted)}</td>"
+        f"<td>{_cell(one.unlearned)}</td></tr>"
+        for n, one in enumerate(found.supports, 1)
+    )
+    head = "".join(f"<th>{title}</th>" for title in ("", "training interaction with", *_BECAUSE))
+    return (
+        f"<section><h2>Because</h2><p>{escape(found.sentence())}</p><table><thead><tr>{head}</tr></thead>"
+        f"<tbody>{rows}</tbody></table><p>{escape(because_sentence(found))}</p></section>"
+    )
+
+
+def because_sentence(found: Because) -> str:
+    """How the interactions were found, and what their losses are to be compared with."""
+    ranked = {
+        "influence": "by influence (an estimate); the losses of score are measured after removing each",
+        "deletion": "by what the score loses when each is deleted and the parameters stay",
+        "solved again": "by solving the model again without each",
+    }[found.by]
+    text = f"{found.candidates} of the user's {found.interactions} training interactions were ranked {ranked}."
+    if "relative_residual" in found.facts:
+        text += (
+            f" Gauss-Newton with damping {found.facts['damping']:.3g}, relative residual "
+            f"{found.facts['relative_residual']:.1e}, gradient norm {found.facts['gradient_norm']:.3g}."
+        )
+    if found.controls:
+        mean = float(np.mean(found.controls))
+        text += f" Removing others of them instead costs {mean:.4g} on average ({len(found.controls)} drawn)."
+    return text
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else number(value)
 
 
 def control_sentence(explanation: Explanation) -> str:

@@ -111,7 +111,7 @@ def test_what_cannot_be_explained(data: RecDataset, model: GraphRecommender) -> 
     with pytest.raises(InputError, match="user 'nobody' is not in dataset"):
         explain(model, data, user="nobody", item=7)
     with pytest.raises(InputError, match="LightGCN reads no knowledge graph"):
-        explain(graphrec.models.LightGCN(data, dim=4), data, user=3, item=7)
+        Explainer(graphrec.models.LightGCN(data, dim=4), data)
     with pytest.raises(InputError, match="pass data="):
         explain(model, user=3, item=7)
 
