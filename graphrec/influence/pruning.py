@@ -1,9 +1,9 @@
 r"""Training on less: the edges that a validation loss can do without.
 
-The influence of an edge on a loss, :math:`I(e) = f(\text{without } e) - f`, says how useful the edge is: a positive one
-is missed, a negative one does harm. Edges are dropped from the least useful up. Single influences add up to what a group
-does only while the group is small, so that the curve is measured by training again, and beside it stands dropping as
-many edges at random.
+The influence of an edge on a loss, :math:`I(e) = f(\text{without } e) - f`, says how useful the edge is: a positive
+one is missed, a negative one does harm. Edges are dropped from the least useful up. Single influences add up to what a
+group does only while the group is small, so that the curve is measured by training again, and beside it stands dropping
+as many edges at random.
 """
 
 from __future__ import annotations
