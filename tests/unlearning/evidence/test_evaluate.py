@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from functools import cache
@@ -16,6 +17,7 @@ from graphrec.errors import InputError
 from graphrec.serving import Recommender
 from graphrec.unlearning import ForgetRequest, compacted, evaluate_unlearning, resolve
 from graphrec.unlearning.evidence import ROWS, Report
+from graphrec.unlearning.evidence.utility import forgotten_pairs
 from tests.models.planted import planted
 from tests.unlearning.evidence.scene import model, world
 
@@ -251,3 +253,24 @@ def test_models_stay_as_they_were() -> None:
     state = {name: value.clone() for name, value in here.before.state_dict().items()}
     quick(here.before, None, [], here.data, here.request)
     assert all(torch.equal(value, state[name]) for name, value in here.before.state_dict().items())
+
+
+def test_forgetting_too_much_is_told_apart_both_ways() -> None:
+    here = world()
+    over = copy.deepcopy(here.retrained[1]).train()
+    gone = forgotten_pairs(here.data, here.left)
+    optimiser = torch.optim.Adam(over.parameters(), lr=0.05)
+    for _ in range(40):
+        optimiser.zero_grad()
+        scores = (over.user_embedding[gone.users] * over.item_embedding[gone.items]).sum(1)
+        torch.nn.functional.softplus(scores + 4).mean().backward()
+        optimiser.step()
+    found = quick(here.before, over.eval(), here.retrained, here.data, here.request, draws=200)
+    verdicts = {one.name: one for one in found.attacks}
+    # Low scores are called forgotten by the ratios of means; to an attacker they are as good as high ones.
+    assert found.value("scores", "mi_bf", "unlearned") > found.value("scores", "mi_bf", "retrained")
+    assert verdicts["threshold"].leak < -0.2
+    assert verdicts["threshold"].verdict == "beyond"
+    assert verdicts["two_sided_reference"].leak > 0.1
+    assert verdicts["two_sided_reference"].verdict == "beyond"
+    assert not found.indistinguishable
