@@ -103,7 +103,7 @@ def _compare_features(
         notes.find("feature", OTHERS, f"{key!r} has {some(len(value), 'row')} for {len(codes):,} nodes")
         return
     there = torch.from_numpy(np.isin(codes, gone))
-    kept = int((value[there] != 0).reshape(int(there.sum()), -1).any(1).sum())
+    kept = int((value[there] != 0).unsqueeze(1).flatten(1).any(1).sum())
     if kept:
         notes.find("feature", OTHERS, f"{key!r} still has {some(kept, 'row')} that should be gone")
     known = torch.from_numpy(codes >= 0)
