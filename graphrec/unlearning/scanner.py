@@ -8,10 +8,12 @@ name, or that no reader knows, is a finding.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
@@ -31,6 +33,18 @@ _VALUES = (".yaml", ".yml", ".json", ".jsonl")
 _ARRAYS = (".safetensors", ".npz", ".npy", ".pt", ".pth", ".ckpt")
 _TABLES = (".csv", ".tsv")
 _INDICES = (".faiss", ".index")
+# What readers raise at content that is not what a file's name and manifest say.
+_STUMBLES = (
+    InputError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    OSError,
+    pa.ArrowException,
+)
 
 
 @dataclass(frozen=True)
@@ -130,6 +144,7 @@ class _Scan:
         self.subject, self.run, self.before = subject, subject.run, before
         self.notes = Notes()
         self.inputs: GraphInputs | None = None
+        self.usable = False
         self.seen: set[Path] = set()
 
     # -- the run's folder ----------------------------------------------------------------------------------------------
@@ -153,19 +168,30 @@ class _Scan:
         """Each file by its reader; graph and model first, because others are compared with them."""
         self._read_manifest()
         there = [name for name in self.run.files if (self.run.path / name).is_file()]
-        for name in (graphs.SEEN, models.MODEL):
-            if name not in there:
-                return
-        try:
-            self.inputs = graphs.read_graph(self.subject, self.notes)
-            models.read_model(self.subject, self.notes)
-        except InputError as error:
-            # The model cannot be made from these files: nothing that is compared with it can be read.
-            self.notes.find("unreadable file", models.MODEL, f"the run's model cannot be made ({error})")
-            return
+        if graphs.SEEN in there and models.MODEL in there:
+            self._guarded(graphs.SEEN, self._graph_and_model)
         for name in there:
             if name not in (graphs.SEEN, graphs.OTHERS, models.MODEL):
-                self._file(name)
+                self._guarded(name, lambda name=name: self._file(name))
+
+    def _graph_and_model(self) -> None:
+        self.inputs = graphs.read_graph(self.subject, self.notes)
+        if self.inputs is not None:
+            self.usable = models.read_model(self.subject, self.notes)
+
+    def _guarded(self, where: str, read: Callable[[], object]) -> None:
+        """Read a file; one that its reader stumbles over is a finding, and the scan goes on."""
+        try:
+            read()
+        except _STUMBLES as error:
+            self.notes.find("unreadable file", where, f"it is not as its name says ({type(error).__name__})")
+
+    def _with_model(self, where: str, read: Callable[[], object]) -> None:
+        """Read a file that is compared with what the model gives."""
+        if self.usable:
+            read()
+        else:
+            self.notes.find("unreadable file", where, "it cannot be compared: the run's model cannot be made")
 
     def _read_manifest(self) -> None:
         sought = self.subject.sought
@@ -182,7 +208,7 @@ class _Scan:
         if name.startswith("ids/") and suffix == ".parquet":
             tables.read_ids(self.subject, name, self.notes)
         elif name == tables.PER_USER:
-            tables.read_per_user(self.subject, self.inputs, self.notes)
+            self._with_model(name, lambda: tables.read_per_user(self.subject, self.inputs, self.notes))
         elif name == MASK:
             self._mask(name)
         elif name == audit.SALT:
@@ -271,6 +297,9 @@ class _Scan:
 
     def outside(self, path: Path, *, listed: bool) -> None:
         """A file or folder outside the run, by what it is."""
+        self._guarded(path.name, lambda: self._outside(path, listed))
+
+    def _outside(self, path: Path, listed: bool) -> None:
         if path.resolve() in self.seen:
             return
         self.seen.add(path.resolve())
@@ -308,19 +337,19 @@ class _Scan:
         if suffix == ".parquet":
             columns = exports.parquet_columns(file)
             if exports.is_lists(columns):
-                exports.read_lists(self.subject, file, where, self.notes)
+                self._with_model(where, lambda: exports.read_lists(self.subject, file, where, self.notes))
             elif {"kind", "id", "vector"} <= columns:
-                exports.read_vectors(self.subject, file, where, self.notes)
+                self._with_model(where, lambda: exports.read_vectors(self.subject, file, where, self.notes))
             else:
                 self.notes.find("unknown file", where, "a table that is neither lists nor vectors")
         elif suffix in _ARRAYS:
             arrays = tensors.read_arrays(file, where, Notes())
             if arrays is not None and exports.is_vectors(set(arrays[0])):
-                exports.read_vectors(self.subject, file, where, self.notes)
+                self._with_model(where, lambda: exports.read_vectors(self.subject, file, where, self.notes))
             else:
                 tensors.read_state(self.subject, file, where, self.notes)
         elif suffix in _INDICES:
-            exports.read_index(self.subject, file, where, self.notes)
+            self._with_model(where, lambda: exports.read_index(self.subject, file, where, self.notes))
         elif suffix in (*_VALUES, *_TABLES, ".html", ".txt", ".md", ".log"):
             self._text(file, where)
         elif file.name.startswith("events.out.tfevents"):

@@ -35,6 +35,7 @@ from graphrec.unlearning import audit
 from graphrec.unlearning.compaction import compacted_model
 from graphrec.unlearning.methods import METHODS
 from graphrec.unlearning.methods.base import Task
+from graphrec.unlearning.readers.findings import some
 from graphrec.unlearning.request import ForgetRequest
 from graphrec.unlearning.resolve import Resolved, compacted, kept_nodes, remaining, resolve
 from graphrec.unlearning.scanner import Scan, scan
@@ -109,16 +110,17 @@ def verify(
         raise InputError("a replay needs the request and the data before it.")
     made = Verification()
     _check_bytes(path, made)
-    opened = _open(path, made)
-    if opened is not None:
-        records = _check_log(opened, head, made)
-        if not made.ok:
-            made.note(None, "scan: the files are not those that were written")
-            return made
-        resolved = _check_request(opened, records, request, data, made)
-        _check_scan(opened, resolved, data, before, also, made)
-        if replay and resolved is not None and data is not None:
-            _replay(opened, records, resolved, data, made)
+    records = _check_chain(path, head, made)
+    opened = _open(path, made) if made.ok else None
+    if opened is None:
+        # Whatever is read from files that were changed tells nothing of those that were written.
+        made.note(None, "the scan: the files are not those that were written")
+        return made
+    _check_record(opened, records, made)
+    resolved = _check_request(opened, records or [], request, data, made)
+    _check_scan(opened, resolved, data, before, also, made)
+    if replay and resolved is not None and data is not None:
+        _replay(opened, records or [], resolved, data, made)
     return made
 
 
@@ -173,26 +175,30 @@ def _open(path: Path, made: Verification) -> Run | None:
 # -- the log -----------------------------------------------------------------------------------------------------------
 
 
-def _check_log(run: Run, head: str | None, made: Verification) -> list[dict[str, Any]]:
-    """The chain, and the last record against the run."""
-    if not (run.path / audit.LOG).is_file():
-        forgot = "unlearning" in run.config or audit.SALT in run.files
-        made.note(
-            False if forgot else None, "there is no audit log" + (", and the run has forgotten" if forgot else "")
-        )
-        return []
+def _check_chain(path: Path, head: str | None, made: Verification) -> list[dict[str, Any]] | None:
+    """The chain; None where there is no log, or a broken one."""
+    if not (path / audit.LOG).is_file():
+        return None
     try:
-        records = audit.check_chain(run, head=head)
+        records = audit.check_chain(path, head=head)
     except InputError as error:
         made.note(False, str(error))
-        return []
+        return None
     if not records:
         made.note(False, f"{audit.LOG} is empty: its records were taken out")
-        return []
+        return None
     kept = "" if head is None else ", and ends in the hash that was kept"
-    made.note(True, f"{audit.LOG}: the chain of {len(records)} records is whole{kept}")
-    last, now = records[-1], audit.file_hashes(run)
-    named = dict(last.get("files", {}))
+    made.note(True, f"{audit.LOG}: the chain of {some(len(records), 'record')} is whole{kept}")
+    return records
+
+
+def _check_record(run: Run, records: list[dict[str, Any]] | None, made: Verification) -> None:
+    """The last record against the run."""
+    if records is None:
+        forgot = "unlearning" in run.config or audit.SALT in run.files
+        made.note(False if forgot else None, "there is no audit log" + (", and the run has forgotten" * forgot))
+        return
+    named, now = dict(records[-1].get("files", {})), audit.file_hashes(run)
     differing = sorted(name for name in named.keys() & now.keys() if named[name] != now[name])
     strange = sorted(now.keys() - named.keys() - _LATER)
     missing = sorted(named.keys() - now.keys())
@@ -205,14 +211,10 @@ def _check_log(run: Run, head: str | None, made: Verification) -> list[dict[str,
     if forgotten is None:
         made.note(False, "no record says that anything was forgotten")
     else:
-        after = forgotten.get("dataset", {}).get("after")
-        agrees = after == run.fingerprint
-        made.note(
-            agrees, "the log and the manifest name the same dataset" if agrees else "log and manifest name two datasets"
-        )
+        agrees = forgotten.get("dataset", {}).get("after") == run.fingerprint
+        made.note(agrees, f"the log and the manifest name {'the same dataset' if agrees else 'two datasets'}")
     if SUPERSEDED in run.files:
         made.note(None, f"this run is superseded: see {SUPERSEDED}")
-    return records
 
 
 # -- the request -------------------------------------------------------------------------------------------------------

@@ -36,10 +36,10 @@ def read_model(subject: Subject, notes: Notes) -> None:
                     "embedding row", MODEL, f"{name!r} has {some(rows, 'row')} of the run before, of who is gone"
                 )
     _read_derived(subject, state, set(derived), notes)
-    with_rows = "rows of who is gone, and what is made of edges against the training graph"
-    notes.check(
-        MODEL, with_rows if subject.old is not None else with_rows.partition(", and ")[2], subject.old is not None
-    )
+    what = "what is made of edges against the training graph"
+    full = subject.old is not None
+    notes.check(MODEL, f"rows of who is gone, and {what}" if full else what, full)
+    return True
 
 
 def _read_derived(subject: Subject, state: dict[str, Tensor], derived: set[str], notes: Notes) -> None:
