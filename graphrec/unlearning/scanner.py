@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ class _Scan:
             self._guarded(graphs.SEEN, self._graph_and_model)
         for name in there:
             if name not in (graphs.SEEN, graphs.OTHERS, models.MODEL):
-                self._guarded(name, lambda name=name: self._file(name))
+                self._guarded(name, partial(self._file, name))
 
     def _graph_and_model(self) -> None:
         self.inputs = graphs.read_graph(self.subject, self.notes)

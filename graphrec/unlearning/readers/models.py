@@ -14,13 +14,13 @@ from graphrec.unlearning.readers.sought import Subject
 MODEL = "model.safetensors"
 
 
-def read_model(subject: Subject, notes: Notes) -> None:
-    """Compare every tensor of the model with what it may hold."""
+def read_model(subject: Subject, notes: Notes) -> bool:
+    """Compare every tensor of the model with what it may hold; False where the model cannot be made."""
     try:
         weights, model = subject.run.weights(), subject.model
     except (InputError, RuntimeError, KeyError, ValueError, TypeError) as error:
         notes.find("unreadable file", MODEL, f"the model cannot be made from it ({type(error).__name__}: {error})")
-        return
+        return False
     state, learned, derived = model.state_dict(), dict(model.named_parameters()), model.derived()
     sizes = {int(model.graph_inputs.graph[name].num_nodes) for name in model.graph_inputs.graph.node_types}
     sizes |= {int(store.edge_index.shape[1]) for store in model.graph_inputs.graph.edge_stores}
