@@ -37,9 +37,8 @@ class Noise:
     @classmethod
     def drawn(cls, generator: torch.Generator, length: float) -> Noise:
         """Noise with a seed from a stream, on the stream's device."""
-        bounds = torch.iinfo(torch.int64)
         seed = torch.empty((), dtype=torch.int64, device=generator.device)
-        return cls(seed.random_(bounds.min, bounds.max, generator=generator), length)
+        return cls(seed.random_(-(2**63), None, generator=generator), length)
 
     def added(self, x: Tensor, layer: int, side: int, nodes: Tensor | None = None) -> Tensor:
         """``x`` with noise, (N, D); differentiable.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
@@ -147,7 +148,7 @@ class LightGCL(PropagatedRecommender):
         self.layer_weights = (1.0,) * (num_layers + 1)
         self.matrix = self.propagation_matrix()
         self.approximation = self.low_rank_matrix()
-        self._weighted: tuple[Tensor, int, LowRank] | None = None
+        self._weighted: tuple[weakref.ref[Tensor], int, LowRank] | None = None
 
     def low_rank_matrix(self, values: Tensor | None = None) -> LowRank:
         """The approximation of the normalised matrix, or of the one with other entries (E,)."""
@@ -159,10 +160,12 @@ class LightGCL(PropagatedRecommender):
         weighted = self.weighted_edges(edge_weight)
         if weighted is None:
             return self.approximation
-        weight = weighted[1]
-        if self._weighted is None or self._weighted[0] is not weight or self._weighted[1] != weight._version:
-            self._weighted = weight, weight._version, self.low_rank_matrix(self.matrix_values(edge_weight))
-        return self._weighted[2]
+        weight, kept = weighted[1], self._weighted
+        if kept is None or kept[0]() is not weight or kept[1] != weight._version:
+            # Held weakly: neither the weights nor what they were made by have to live on, or be copied, with the model.
+            made = self.low_rank_matrix(self.matrix_values(edge_weight))
+            kept = self._weighted = weakref.ref(weight), weight._version, made
+        return kept[2]
 
     def both_views(self, edge_weight: EdgeWeight = None) -> tuple[Pair, Pair]:
         """E (U, D) and (I, D), and the sum of layers 0 to L - 1, which the low-rank matrix is applied to."""

@@ -154,6 +154,14 @@ def test_the_approximation_follows_weights_that_change_in_place() -> None:
     assert first != second
 
 
+def test_a_model_can_be_copied_after_weights_that_were_computed() -> None:
+    model = tiny()
+    given = torch.ones(len(edges_of(model)), dtype=torch.float64, requires_grad=True)
+    batch, weight = first_batch(model), given * 0.5
+    before = total_loss(model, batch, weight)
+    torch.testing.assert_close(total_loss(copy.deepcopy(model), batch, weight), before)
+
+
 def test_derivatives_in_weights_take_the_approximation_as_constant() -> None:
     model = tiny()
     batch = first_batch(model, 4)
