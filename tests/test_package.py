@@ -77,7 +77,7 @@ def blocks(file: Path) -> list[str]:
 
 def test_the_readme_runs_as_written(tmp_path: Path) -> None:
     code = blocks(ROOT / "README.md")
-    assert len(code) == 3
+    assert len(code) == 4
     assert len(code[0].strip().splitlines()) < 20
     for number, block in enumerate(code):
         script = tmp_path / f"block_{number}.py"
@@ -85,6 +85,7 @@ def test_the_readme_runs_as_written(tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs" / "lightgcn-world" / "report.html").is_file()
+    assert (tmp_path / "runs" / "after" / "forgetting.html").is_file()
 
 
 def shell_lines(file: Path) -> list[str]:
@@ -97,14 +98,16 @@ def test_the_readmes_commands_run_as_written(tmp_path: Path) -> None:
     users, items = [n % 40 for n in range(600)], [(n * 7) % 90 for n in range(600)]
     rows = "\n".join(f"u{user},s{item},{n}" for n, (user, item) in enumerate(zip(users, items, strict=True)))
     (tmp_path / "clicks.csv").write_text(f"uid,sku,ts\n{rows}\n", encoding="utf-8")
+    (tmp_path / "request.json").write_text('{"users": [5, 17]}', encoding="utf-8")
     lines = shell_lines(ROOT / "README.md")
-    assert {line.split()[1] for line in lines} >= {"datasets", "train", "evaluate", "recommend", "compare", "explain"}
+    assert {line.split()[1] for line in lines} >= {"datasets", "train", "evaluate", "recommend", "compare", "explain", "forget"}
     for line in lines:
         words = [sys.executable, "-m", *shlex.split(line)]
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
     assert (tmp_path / "top.parquet").is_file()
     assert (tmp_path / "why.html").is_file()
+    assert (tmp_path / "runs" / "forgot" / "forgetting.html").is_file()
 
 
 def test_the_root_links_lead_into_the_package() -> None:
