@@ -279,6 +279,7 @@ def those_who_stay(report: Report | None) -> str:
             lines[f"overlap@{k}, {group} ({count:,} users)"] = ("lists", f"overlap@{k}", group)
             lines[f"Recall@{k}, {group}"] = ("utility", f"recall@{k}", group)
             lines[f"NDCG@{k}, {group}"] = ("utility", f"ndcg@{k}", group)
+    lines[f"overlap@{k} with the retrained model of the same seed"] = ("lists", f"overlap@{k}", "same seed")
     table = _table(
         report, lines,
         "By nearness. own: lost an interaction of theirs; touched: lost one or shares an item with one; near: within "

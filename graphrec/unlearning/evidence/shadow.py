@@ -87,7 +87,7 @@ def train_shadow(
         return None
     half = _only(left, known[inside])
     made = type(model)(
-        half,
+        model.inputs_on(half),
         **{
             **model.hparams,
             **({"seed": derive(seed, "evidence/shadow model") % 2**31} if "seed" in model.hparams else {}),
