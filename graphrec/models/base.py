@@ -332,12 +332,20 @@ class GraphRecommender(nn.Module):
         """What the model reads of ``data``: by default the training edges of the ranked behaviour."""
         return GraphInputs.from_dataset(data)
 
-    def inputs_on(self, data: RecDataset, keep: Mapping[str, NDArray[np.bool_]] | None = None) -> GraphInputs:
+    def inputs_on(
+        self,
+        data: RecDataset,
+        keep: Mapping[str, NDArray[np.bool_]] | None = None,
+        rows: Mapping[str, NDArray[np.int64]] | None = None,
+    ) -> GraphInputs:
         """What this model reads of its dataset once edges, or nodes too, are gone from it.
 
         Args:
             data: with fewer edges, and the edge ids it had.
-            keep: which nodes its id tables still have, (N,) bool by node type; types that are not there have all.
+            keep: which of the model's nodes its id tables still have, (N,) bool by node type; types that are not there
+                have all.
+            rows: the other way round, where the id tables have more nodes than the model: the code in ``data`` of each
+                of the model's nodes, by node type, below 0 for one that it has not.
         """
         return type(self).inputs(data, **self.hparams)
 

@@ -174,15 +174,32 @@ class Sharded(GraphRecommender):
         shards = keyed_assignment(keys, hparams.get("num_shards", 10), partition, hparams.get("seed", 0))
         return with_assignment(inputs, shards, by)
 
-    def inputs_on(self, data: RecDataset, keep: Mapping[str, NDArray[np.bool_]] | None = None) -> GraphInputs:
-        """As in the base: whoever stays, stays in the shard, whatever the partition was made from."""
+    def inputs_on(
+        self,
+        data: RecDataset,
+        keep: Mapping[str, NDArray[np.bool_]] | None = None,
+        rows: Mapping[str, NDArray[np.int64]] | None = None,
+    ) -> GraphInputs:
+        """As in the base: whoever stays, stays in the shard, whatever the partition was made from.
+
+        What the model has never seen goes where a hash puts it.
+        """
         inputs = base_inputs(data, self.hparams["base"], self.hparams["base_hparams"])
         source, _, target = inputs.target
-        assignment = self.assignment.cpu()
+        shards = keyed_assignment(cut_keys(data, inputs, self.by), self.num_shards, "hash", self.seed)
         if self.by == "interaction":
-            return with_assignment(inputs, self.shards_of_edges(inputs.graph[inputs.target].edge_id), self.by)
-        mask = (keep or {}).get(source if self.by == "user" else target)
-        return with_assignment(inputs, assignment if mask is None else assignment[torch.from_numpy(mask)], self.by)
+            edge_id = inputs.graph[inputs.target].edge_id
+            known = torch.isin(edge_id, self.graph_inputs.graph[self.graph_inputs.target].edge_id.cpu())
+            shards[known] = self.shards_of_edges(edge_id[known])
+            return with_assignment(inputs, shards, self.by)
+        node_type, assignment = source if self.by == "user" else target, self.assignment.cpu()
+        if rows is not None and node_type in rows:
+            place = torch.from_numpy(rows[node_type])
+            shards[place[place >= 0]] = assignment[place >= 0]
+        else:
+            mask = (keep or {}).get(node_type)
+            shards = assignment if mask is None else assignment[torch.from_numpy(mask)]
+        return with_assignment(inputs, shards, self.by)
 
     def shards_of_edges(self, edge_id: Tensor) -> Tensor:
         """The shard (M,) of each of some edges of the ranked behaviour, by their ids (M,).

@@ -40,7 +40,7 @@ def read_graph(subject: Subject, notes: Notes) -> GraphInputs | None:
         return inputs
     if not sought.resolved.empty and inputs.fingerprint == sought.data.fingerprint:
         notes.find("stale", SEEN, "it names the dataset before the request")
-    expected = type(subject.model).inputs(sought.kept, **subject.model.hparams)
+    expected = subject.model.inputs_on(sought.kept, rows=subject.codes)
     _compare(subject, sought, inputs, expected, notes)
     notes.check(SEEN, "edges, edge ids and degrees against what remains")
     if (run.path / OTHERS).is_file():

@@ -165,7 +165,8 @@ class OldRows:
             for key, rows in _telling_rows(tensor, node_type, codes, sought.emptied):
                 found.setdefault(key, []).append(rows)
         # The values of an untrained model tell nothing of anybody.
-        untrained = type(model)(sought.kept, **model.hparams) if found and model.phases() else None
+        inputs = model.inputs_on(sought.kept, rows=codes)
+        untrained = type(model)(inputs, **model.hparams) if found and model.phases() else None
         known: dict[tuple[int, str], NDArray[Any]] = {}
         for key, parts in found.items():
             rows = np.unique(np.concatenate(parts))
