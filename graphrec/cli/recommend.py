@@ -84,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.out is not None:
         from graphrec.serving.lists import write_lists
 
-        write_lists([frame], options.out)
+        recommender.record(write_lists([frame], options.out), ("ids", "lists"))
         _written(options, len(frame), start)
     elif options.json:
         print_json(frame.to_dict("records"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from graphrec.graphs.adjacency import Adjacency
 from graphrec.models.base import GraphRecommender
 from graphrec.runs import Run
 from graphrec.runs.files import clear_errors, write_folder
-from graphrec.runs.manifest import write_contents
+from graphrec.runs.manifest import MANIFEST, write_contents
 from graphrec.runs.portable import portable_files
 from graphrec.serving import embeddings, hub
 from graphrec.serving.fold_in import FoldIn, check_history, history_scores
@@ -30,6 +31,7 @@ from graphrec.serving.mask import Mask
 from graphrec.serving.selection import best_of
 
 BLOCK = 4096
+_LOG = logging.getLogger("graphrec.serving")
 
 
 class Recommender:
@@ -241,10 +243,11 @@ class Recommender:
             candidates: raw ids of the only items that may be recommended; None: all.
 
         Returns:
-            The file.
+            The file; the run's manifest names it from now on.
         """
         blocks = self.recommend_blocks(k, block=block, exclude_seen=exclude_seen, candidates=candidates)
-        return write_lists(blocks, out, list_schema(self.users, self.items, self.item_names is not None))
+        file = write_lists(blocks, out, list_schema(self.users, self.items, self.item_names is not None))
+        return self.record(file, ("ids", "lists"))
 
     def recommend_for(
         self,
@@ -346,7 +349,7 @@ class Recommender:
 
     def export_embeddings(self, path: str | os.PathLike[str]) -> Path:
         """Write the final vectors of users and items with their raw ids, for a vector index or another
-        program.
+        program. The run's manifest names the file from now on.
 
         Args:
             path: ``.npz`` (arrays user_ids, users, item_ids, items; read without pickles), ``.safetensors``
@@ -360,11 +363,32 @@ class Recommender:
         users = self._served(np.arange(len(self.users)))
         items = np.setdiff1d(np.arange(len(self.items)), self._blocked("items"))
         with clear_errors(Path(path), "embeddings", "What was there before is whole."):
-            return embeddings.write(
+            file = embeddings.write(
                 Path(path),
                 users=(self.users.raw[users], encoded.users.detach().float().cpu().numpy()[users]),
                 items=(self.items.raw[items], encoded.items.detach().float().cpu().numpy()[items]),
             )
+        return self.record(file, ("ids", "vectors"))
+
+    def record(self, file: str | os.PathLike[str], holds: Sequence[str]) -> Path:
+        """Name a file that was made from the run in its manifest, so that it is found when somebody has to be
+        forgotten. Where the manifest cannot be written, or belongs to the hub's cache, a warning is logged.
+
+        Args:
+            file: lists, vectors, an index, a page.
+            holds: words of :data:`graphrec.runs.manifest.KINDS`.
+        """
+        path = Path(file)
+        if self.run is None:
+            return path
+        if (self.run.path / MANIFEST).is_symlink():
+            _LOG.warning("%s comes from the hub's cache: no manifest names %s.", self.run.path, path)
+            return path
+        try:
+            self.run.record(path, holds)
+        except InputError as error:
+            _LOG.warning("The run's manifest does not name %s: %s", path, error)
+        return path
 
     def _check_k(self, k: int) -> None:
         if not 1 <= int(k) <= self.num_items:

@@ -503,6 +503,23 @@ def test_a_clean_run_passes(spoiled: Spoiled) -> None:
     assert json.loads(json.dumps(found.to_dict()))["ok"] is True
 
 
+def test_exports_are_named_by_themselves(spoiled: Spoiled) -> None:
+    """Nobody has to remember what was made from a run: its manifest does."""
+    old = spoiled.before = spoiled.world.copy(spoiled.folder, "before")
+    made = Recommender.from_pretrained(old)
+    made.recommend_all(spoiled.folder / "lists.parquet", k=5)
+    made.export_embeddings(spoiled.folder / "vectors.npz")
+    spoiled.before = Run(old.path)
+    named = [(Path(cache["path"]).name, cache["holds"]) for cache in spoiled.before.manifest["caches"]]
+    assert named == [("lists.parquet", ["ids", "lists"]), ("vectors.npz", ["ids", "vectors"])]
+    assert {finding.where for finding in spoiled.scan().findings} == {"lists.parquet", "vectors.npz"}
+    (spoiled.folder / "lists.parquet").unlink()
+    (spoiled.folder / "vectors.npz").unlink()
+    found = spoiled.scan()
+    assert found.ok, lines_of(found)
+    assert sum(entry.what == "that it is gone" for entry in found.checked) == 2
+
+
 def test_a_clean_index_passes(spoiled: Spoiled) -> None:
     faiss = pytest.importorskip("faiss", reason="faiss is not installed")
     vectors = spoiled.run.model().encoded().users.numpy()
