@@ -20,8 +20,8 @@ def parser() -> Parser:
         "explain",
         "RUN --user ID --item ID [--k 10] [options]",
         "Why a user is shown an item: the user's training interactions that the score rests on, each tested by "
-        "removal, and, where the model reads a knowledge graph, its strongest paths from the user to the item, with what "
-        "the score loses when the triples of each are taken out. The dataset is loaded as it was for the training.",
+        "removal, and, where the model reads a knowledge graph, its strongest paths from the user to the item, with "
+        "what the score loses without the triples of each. The dataset is loaded as it was for the training.",
     )
     shape.add_argument("run", help="a run folder")
     shape.add_argument("--user", type=str, required=True, help="raw id of the user")

@@ -1,9 +1,9 @@
 r"""Edges that do not belong: found by what each would change about its own loss.
 
 The self-influence of an edge, :math:`c_e^\top H^{-1} c_e`, is how much the edge's own loss rises when it is removed,
-with the parameters that its absence leads to (to first order): large where the model has to keep something by heart that
-nothing else speaks for, as for a wrong label (Koh and Liang, ICML 2017, section 5.4; Feldman and Zhang, NeurIPS 2020).
-One solve for each edge would be out of reach. With draws y whose covariance is H,
+with the parameters that its absence leads to (to first order): large where the model has to keep something by heart
+that nothing else speaks for, as for a wrong label (Koh and Liang, ICML 2017, section 5.4; Feldman and Zhang, NeurIPS
+2020). One solve for each edge would be out of reach. With draws y whose covariance is H,
 
 .. math:: x = H^{-1} y \;\Rightarrow\; \mathrm{Cov}(x) = H^{-1}, \qquad c_e^\top H^{-1} c_e = E[(c_e^\top x)^2],
 

@@ -53,7 +53,8 @@ def descent(made: Objective, start: Tensor, *, steps: int, rate: float, every: i
     Raises:
         InputError: the descent diverged.
     """
-    theta, kept = start.detach().clone(), []
+    theta = start.detach().clone()
+    kept: list[Checkpoint] = []
     height = float(made.value(theta))
     for step in range(1, steps + 1):
         theta = theta - rate * made.gradient(theta)
