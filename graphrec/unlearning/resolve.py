@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -184,18 +184,19 @@ class _Search:
         listed = list(wanted)
         if not listed:
             return np.empty(0, np.int64)
-        codes = np.array([self._code(node_type, entry) for entry in listed], dtype=np.int64)
+        codes = self._codes(node_type, listed)
         self.missing.setdefault(kind, []).extend(
             entry for entry, code in zip(listed, codes.tolist(), strict=True) if code < 0
         )
         return np.unique(codes[codes >= 0])
 
-    def _code(self, node_type: str, entry: Id) -> int:
+    def _codes(self, node_type: str, wanted: Sequence[Id]) -> Codes:
+        """Codes of raw ids (M,), -1 for those that are not there."""
         vocabulary = self.data.vocabularies.get(node_type)
-        # A number below zero cannot be an id, so it is one that the dataset does not have.
-        if vocabulary is None or (isinstance(entry, int) and entry < 0):
-            return -1
-        return int(vocabulary.encode([entry], unknown="mark")[0])
+        if vocabulary is None or not len(wanted):
+            return np.full(len(wanted), -1, np.int64)
+        # As strings, numbers and words can stand in one list; what reads as no id is one that the dataset lacks.
+        return vocabulary.encode([str(entry) for entry in wanted], unknown="mark")
 
     def nodes(self, kind: str, node_type: str, wanted: Iterable[Id]) -> None:
         """All that is known of some nodes."""
@@ -222,8 +223,8 @@ class _Search:
         listed = list(wanted)
         if not listed:
             return
-        users = np.array([self._code(self.data.target[0], user) for user, _ in listed], dtype=np.int64)
-        items = np.array([self._code(self.data.target[2], item) for _, item in listed], dtype=np.int64)
+        users = self._codes(self.data.target[0], [user for user, _ in listed])
+        items = self._codes(self.data.target[2], [item for _, item in listed])
         keys = users * self.data.num_items + items
         keys[(users < 0) | (items < 0)] = -1
         found = np.zeros(len(keys), bool)
@@ -286,12 +287,17 @@ class _Search:
 
     def triples(self, wanted: Iterable[tuple[Id, Id, Id]]) -> None:
         """Single triples, by raw ids; an id that is an item's and an entity's means both."""
-        for head, relation, tail in wanted:
+        listed = list(wanted)
+        ends = {
+            node_type: [self._codes(node_type, side) for side in ([t[0] for t in listed], [t[2] for t in listed])]
+            for node_type in {name for edge_type in self._knowledge() for name in (edge_type[0], edge_type[2])}
+        }
+        for number, (_, relation, _) in enumerate(listed):
             code = self._relation(relation)
             hit = False
             for edge_type, table in self._knowledge().items():
-                ends = self._code(edge_type[0], head), self._code(edge_type[2], tail)
-                mask = (table.source == ends[0]) & (table.target == ends[1])
+                head, tail = ends[edge_type[0]][0][number], ends[edge_type[2]][1][number]
+                mask = (table.source == head) & (table.target == tail)
                 if table.relation is not None and code is not None:
                     mask &= table.relation == code
                 elif edge_type[1] != relation:
@@ -299,7 +305,7 @@ class _Search:
                 hit |= bool(mask.any())
                 self.marked[edge_type] |= mask
             if not hit:
-                self.missing.setdefault("triples", []).append((head, relation, tail))
+                self.missing.setdefault("triples", []).append(listed[number])
 
     def features(self, wanted: Iterable[tuple[Id, str | None]]) -> None:
         """Features of items: one by its name, or all."""
