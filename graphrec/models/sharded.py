@@ -407,8 +407,8 @@ class Sharded(GraphRecommender):
         return self._batches(generator, None, self._shard(0).batch_size, 1)
 
     def _sampled_batches(self, epoch: int, generator: torch.Generator) -> Iterator[PairBatch]:
-        # The sample of 1,000, the batch of 32 are GraphEraser's; it classifies, where here 100 items are drawn.
-        return self._batches(generator, 1000, 32, 100)
+        # The sample of 1,000 and the batch of 32 are GraphEraser's; for its classes stand 20 items that are drawn.
+        return self._batches(generator, 1000, 32, 20)
 
     def _batches(
         self, generator: torch.Generator, sample: int | None, size: int, num_negatives: int

@@ -19,7 +19,7 @@ from graphrec.graphs.adjacency import Adjacency
 from graphrec.models.base import GraphInputs
 from graphrec.models.shard_assignment import CUTS
 from graphrec.unlearning.partitions import SLACK, make_partition
-from graphrec.unlearning.partitions.capacity import fill, place_in_group
+from graphrec.unlearning.partitions.capacity import fill, sum_before
 from graphrec.unlearning.partitions.clustering import balanced_clusters, capacity_of, distances, interaction_clusters
 from graphrec.unlearning.partitions.factors import whole_data_factors
 from graphrec.unlearning.partitions.label_propagation import even_cut, label_propagation, user_neighbours
@@ -37,7 +37,7 @@ def costs(draw: st.DrawFn, largest: int = 24, clusters: int = 5) -> Tensor:
     return torch.from_numpy(stream.normal(size=(count, width)))
 
 
-def filled_slowly(cost: Tensor, capacity: list[int]) -> list[int]:
+def filled_slowly(cost: Tensor, capacity: list[int], weight: list[int] | None = None) -> list[int]:
     """All pairs sorted by (cost, element, cluster), one after the other."""
     count, clusters = cost.shape
     room, chosen = list(capacity), [-1] * count
@@ -45,7 +45,7 @@ def filled_slowly(cost: Tensor, capacity: list[int]) -> list[int]:
     for _, element, cluster in pairs:
         if chosen[element] < 0 and room[cluster] > 0:
             chosen[element] = cluster
-            room[cluster] -= 1
+            room[cluster] -= 1 if weight is None else weight[element]
     return chosen
 
 
@@ -60,18 +60,31 @@ def test_filling_is_the_walk_through_all_sorted_pairs(cost: Tensor, spare: int, 
     assert (torch.bincount(found, minlength=clusters) <= torch.tensor(capacity)).all()
 
 
+@settings(max_examples=60, deadline=None)
+@given(costs(), st.integers(0, 2**31))
+def test_filling_by_weight_stops_where_a_cluster_has_enough(cost: Tensor, seed: int) -> None:
+    count, clusters = cost.shape
+    weight = torch.randint(1, 9, (count,), generator=torch.Generator().manual_seed(seed))
+    capacity = -(-int(weight.sum()) // clusters)
+    found = fill(cost, capacity, weight)
+    assert found.tolist() == filled_slowly(cost, [capacity] * clusters, weight.tolist())
+    held = torch.zeros(clusters, dtype=torch.int64).index_add_(0, found, weight)
+    assert int(held.max()) < capacity + int(weight.max())
+
+
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(InputError, match="5 elements do not fit into 2 clusters with room for 4"):
+    with pytest.raises(InputError, match="5 do not fit into 2 clusters with room for 4"):
         fill(torch.zeros(5, 2), 2)
     with pytest.raises(InputError, match="not finite"):
         fill(torch.tensor([[0.0, math.nan]]), 1)
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(0, 4), max_size=30))
-def test_places_count_equal_entries_before(groups: list[int]) -> None:
-    found = place_in_group(torch.tensor(groups, dtype=torch.int64), 5)
-    assert found.tolist() == [groups[:n].count(group) for n, group in enumerate(groups)]
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), max_size=30))
+def test_sums_are_of_the_entries_of_the_group_before(entries: list[tuple[int, int]]) -> None:
+    groups, weights = (torch.tensor([entry[n] for entry in entries], dtype=torch.int64) for n in (0, 1))
+    found = sum_before(groups, weights, 5)
+    assert found.tolist() == [sum(w for g, w in entries[:n] if g == group) for n, (group, _) in enumerate(entries)]
 
 
 def cheapest(cost: Tensor) -> float:
@@ -281,6 +294,18 @@ def test_every_partition_keeps_its_capacity_and_its_seed(data: RecDataset, parti
     sizes = torch.bincount(found, minlength=4)
     assert int(sizes.max()) <= capacity_of(count, 4, SLACK.get(partition, 0.0))
     assert torch.equal(found, make_partition(partition, by, inputs, 4, dim=8, seed=5))
+
+
+@pytest.mark.parametrize(("partition", "by"), [("blpa", "user"), ("bekm", "user"), ("ibp", "item")])
+def test_parts_can_be_even_in_interactions(data: RecDataset, partition: str, by: str) -> None:
+    inputs = GraphInputs.from_dataset(data)
+    found = make_partition(partition, by, inputs, 4, dim=8, slack=0.05, balance="edges")
+    degree = inputs.adjacency().degrees(0 if by == "user" else 1)
+    held = torch.zeros(4, dtype=torch.int64).index_add_(0, found, degree)
+    start = int(degree.max())  # label propagation starts even in nodes
+    assert int(held.max()) < capacity_of(int(degree.clamp_min(1).sum()), 4, 0.05) + start
+    with pytest.raises(InputError, match="balance"):
+        make_partition(partition, by, inputs, 4, balance="edge")
 
 
 @pytest.mark.parametrize("partition", ["blpa", "bekm", "transport"])

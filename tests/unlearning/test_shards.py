@@ -190,7 +190,11 @@ def test_a_saved_run_in_shards_forgets_as_the_one_in_memory(data: RecDataset, tm
         report=False,
     )
     made = graphrec.unlearning.prepare(
-        run, data, method="receraser", options={"shards": 2, "aggregator_epochs": 2}, out=tmp_path / "shards"
+        run,
+        data,
+        method="receraser",
+        options={"shards": 2, "aggregator_epochs": 2, "partition": "inbp"},
+        out=tmp_path / "shards",
     )
     assert "state/shards.json" in made.files
     model = made.model()

@@ -49,6 +49,8 @@ class Partitioned(Unlearner):
         epochs: of each shard; None: as many as the run was trained for.
         aggregator_epochs: of an aggregator that learns.
         slack: how far above an even part a shard may grow; None: the paper's.
+        balance: what parts made by k-means or label propagation are even in: interactions (``edges``), so that every
+            shard takes as long to train, or users (``count``), as in the papers; ``transport`` is even in users.
     """
 
     exactness: ClassVar[Exactness] = "conditional"
@@ -62,6 +64,7 @@ class Partitioned(Unlearner):
     epochs: int | None = None
     aggregator_epochs: int = 50
     slack: float | None = None
+    balance: str = "edges"
 
     @classmethod
     def refuses(cls, model: GraphRecommender | type[GraphRecommender]) -> str | None:
@@ -142,7 +145,9 @@ class Partitioned(Unlearner):
         if self.partition in ("hash", "random"):
             found = keyed_assignment(cut_keys(data, inputs, by), self.shards, self.partition, seed)
         else:
-            found = make_partition(self.partition, by, inputs, self.shards, slack=self.slack, seed=seed)
+            found = make_partition(
+                self.partition, by, inputs, self.shards, slack=self.slack, balance=self.balance, seed=seed
+            )
         return with_assignment(inputs, found, by)
 
     # -- a request -----------------------------------------------------------------------------------------------------

@@ -12,8 +12,9 @@ from graphrec.unlearning.methods.partitioned import Partitioned
 class RecEraser(Partitioned):
     """RecEraser (Chen et al., WWW 2022, https://arxiv.org/abs/2201.06820).
 
-    Balanced clusters of interactions (``inbp``), of users (``ubp``) or of items (``ibp``) by vectors of a whole-data
-    matrix factorisation; the shards' vectors are transformed and put together by attention. Under LightGCN the result
+    Balanced clusters of users (``ubp``), of interactions (``inbp``) or of items (``ibp``) by vectors of a whole-data
+    matrix factorisation; users by default, since what one user asks then touches one shard, where interactions lie in
+    several. The shards' vectors are transformed and put together by attention. Under LightGCN the result
     is propagated over all interactions once more, so that the aggregator is trained anew at every request. Centroids
     are means in each dimension (the authors' code averages over dimensions too), and a shard that does not know a user
     takes no part in the user's attention (in the code its untrained row does).
@@ -22,5 +23,5 @@ class RecEraser(Partitioned):
     """
 
     name: ClassVar[str] = "receraser"
-    partition: str = "inbp"
+    partition: str = "ubp"
     aggregator: str = "attention"

@@ -23,6 +23,7 @@ def make_partition(
     num_shards: int,
     *,
     slack: float | None = None,
+    balance: str = "count",
     dim: int = 32,
     seed: int = 0,
 ) -> Tensor:
@@ -34,6 +35,8 @@ def make_partition(
         inputs: gives the interactions.
         num_shards: S.
         slack: how far above an even part a part may grow; None: what the paper takes. ``transport`` cuts evenly.
+        balance: what a part's capacity counts: users (items), as in the papers (``count``), or their interactions
+            (``edges``), so that every part takes as long to train. ``transport`` and ``inbp`` count what they cut.
         dim: width of the vectors that are clustered (whole-data matrix factorisation).
         seed: of all draws.
 
@@ -44,11 +47,20 @@ def make_partition(
     made = {name for name in CUTS if name not in ("hash", "random")}
     if partition not in made:
         raise unknown("partition made from the data", partition, made)
+    if balance not in ("count", "edges"):
+        raise unknown("balance", balance, ("count", "edges"))
     adj = inputs.adjacency()
+    weight = adj.degrees(0 if by == "user" else 1).clamp_min(1) if balance == "edges" else None
     room = SLACK.get(partition, 0.0) if slack is None else slack
     if partition == "blpa":
         return label_propagation(
-            user_neighbours(adj), inputs.num_users, num_shards, slack=room, seed=seed, device=adj.device
+            user_neighbours(adj),
+            inputs.num_users,
+            num_shards,
+            slack=room,
+            seed=seed,
+            weight=weight,
+            device=adj.device,
         )
     users, items = whole_data_factors(adj, dim=min(dim, inputs.num_users, inputs.num_items), seed=seed)
     if partition == "inbp":
@@ -57,4 +69,4 @@ def make_partition(
     x = users if by == "user" else items
     if partition == "transport":
         return transport_clusters(x, num_shards, seed=seed).cluster
-    return balanced_clusters(x, num_shards, slack=room, seed=seed)
+    return balanced_clusters(x, num_shards, slack=room, seed=seed, weight=weight)

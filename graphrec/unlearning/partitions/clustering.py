@@ -42,7 +42,15 @@ def means(x: Tensor, cluster: Tensor, before: Tensor) -> Tensor:
     return torch.where(size > 0, sums / size.clamp_min(1), before)
 
 
-def balanced_clusters(x: Tensor, clusters: int, *, slack: float = 0.2, rounds: int = 50, seed: int = 0) -> Tensor:
+def balanced_clusters(
+    x: Tensor,
+    clusters: int,
+    *,
+    slack: float = 0.2,
+    rounds: int = 50,
+    seed: int = 0,
+    weight: Tensor | None = None,
+) -> Tensor:
     r"""Balanced k-means: pairs (element, centroid) by ascending distance fill clusters up to their capacity.
 
     RecEraser's UBP and IBP (Chen et al., WWW 2022, algorithm 1: slack .2, 50 rounds) and GraphEraser's BEKM (Chen et
@@ -55,15 +63,16 @@ def balanced_clusters(x: Tensor, clusters: int, *, slack: float = 0.2, rounds: i
         slack: how far above N / K a cluster may grow.
         rounds: at most; it ends when a round changes nothing.
         seed: of the first centroids.
+        weight: (N,) int64, what each element takes of a cluster's room (see :func:`fill`); None: 1.
 
     Returns:
         (N,) int64.
     """
-    capacity = capacity_of(len(x), clusters, slack)
+    capacity = capacity_of(len(x) if weight is None else int(weight.sum()), clusters, slack)
     centroids = x[starting_points(len(x), clusters, seed, x.device)]
     cluster = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
     for _ in range(rounds):
-        found = fill(distances(x, centroids), capacity)
+        found = fill(distances(x, centroids), capacity, weight)
         if torch.equal(found, cluster):
             break
         cluster = found

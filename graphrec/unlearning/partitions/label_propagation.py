@@ -12,7 +12,7 @@ from torch.nn.functional import one_hot
 from graphrec import randomness
 from graphrec.graphs.adjacency import Adjacency
 from graphrec.layers.spmm import spmm
-from graphrec.unlearning.partitions.capacity import place_in_group
+from graphrec.unlearning.partitions.capacity import sum_before
 from graphrec.unlearning.partitions.clustering import capacity_of
 
 Neighbours = Callable[[Tensor], Tensor]
@@ -47,6 +47,7 @@ def label_propagation(
     slack: float = 0.005,
     rounds: int = 50,
     seed: int = 0,
+    weight: Tensor | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """Balanced label propagation (GraphEraser, Chen et al., CCS 2022, algorithm 1).
@@ -62,12 +63,15 @@ def label_propagation(
         slack: how far above N / K a cluster may grow.
         rounds: at most.
         seed: of the first cut.
+        weight: (N,) int64, what each node takes of a cluster's room; a cluster has room while it holds less than its
+            capacity. None: 1. The first cut is even in nodes.
         device: where the labels are.
 
     Returns:
         (N,) int64.
     """
-    capacity = capacity_of(count, clusters, slack)
+    weight = torch.ones(count, dtype=torch.int64, device=device) if weight is None else weight
+    capacity = capacity_of(int(weight.sum()), clusters, slack)
     cluster = even_cut(
         randomness.hash_bits(randomness.derive(seed, "cut"), torch.arange(count, device=device)), clusters
     )
@@ -78,18 +82,18 @@ def label_propagation(
         # Sums of shares: a tie that only rounding breaks is none.
         asking = torch.nonzero(strength > here * (1 + 1e-5) + 1e-7)[:, 0]
         asking = asking[torch.argsort(strength[asking], descending=True, stable=True)]
-        if not _move(cluster, asking, target, clusters, capacity):
+        if not _move(cluster, asking, target, weight, clusters, capacity):
             break
     return cluster
 
 
-def _move(cluster: Tensor, asking: Tensor, target: Tensor, clusters: int, capacity: int) -> int:
+def _move(cluster: Tensor, asking: Tensor, target: Tensor, weight: Tensor, clusters: int, capacity: int) -> int:
     """Move who asks, the first ones first, while there is room; the number of moves."""
     moved = 0
     while len(asking):
-        room = capacity - torch.bincount(cluster, minlength=clusters)
+        room = capacity - weight.new_zeros(clusters).index_add_(0, cluster, weight)
         goal = target[asking]
-        granted = place_in_group(goal, clusters) < room[goal]
+        granted = sum_before(goal, weight[asking], clusters) < room[goal]
         if not bool(granted.any()):
             break
         cluster[asking[granted]] = goal[granted]
