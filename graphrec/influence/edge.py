@@ -158,8 +158,8 @@ def edge_influence(
         if target == "list":
             margins, drops = _margins(values, found.influence, listed, wanted, length)
             frame["influence"] = margins[1] - margins[0]
-            names = pd.array(data.vocabularies[made.target[2]].decode(np.maximum(drops, 0)))
-            frame["drops"] = pd.Series(names).where(drops >= 0, other=None)
+            names = _decoded(data.vocabularies[made.target[2]], np.maximum(drops, 0))
+            frame["drops"] = pd.Series(np.where(drops >= 0, names, None), dtype=object)
             values = margins[0][:1]
         else:
             frame["influence"] = found.influence[0]
