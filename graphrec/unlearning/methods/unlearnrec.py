@@ -76,6 +76,8 @@ class UnlearnRec(Unlearner):
         finetune_epochs: of each request; 0 is the one pass alone.
         finetune_forget: λ_u of fine-tuning.
         finetune_align: λ_p of fine-tuning.
+        finetune_speed: the rate of fine-tuning starts at so many times the model's own and falls to 0; as published it
+            is the model's own throughout.
         temperature: τ of the alignment.
         num_layers: L; 0 takes the model's depth, 1 for models without layers.
         transforms: M, layers of the encoder's perceptron.
@@ -100,7 +102,8 @@ class UnlearnRec(Unlearner):
     lr: float = 1e-3
     finetune_epochs: int = 5
     finetune_forget: float = 0.5
-    finetune_align: float = 0.001
+    finetune_align: float = 0.0005
+    finetune_speed: float = 3.0
     temperature: float = 1.0
     num_layers: int = 0
     transforms: int = 2
@@ -123,7 +126,7 @@ class UnlearnRec(Unlearner):
             value = getattr(self, name)
             if value < least:
                 raise InputError(f"{name} must be at least {least}, found {value}.")
-        for name in ("lr", "temperature"):
+        for name in ("lr", "temperature", "finetune_speed"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be above 0, found {getattr(self, name)}.")
 
@@ -183,7 +186,15 @@ class UnlearnRec(Unlearner):
             with timed(seconds, "finetune"):
                 say = _speaker(task.progress)
                 weights = self._weights("finetune")
-                tables = finetune(served, encoder, weights, epochs=self.finetune_epochs, seed=task.seed, say=say)
+                tables = finetune(
+                    served,
+                    encoder,
+                    weights,
+                    epochs=self.finetune_epochs,
+                    seed=task.seed,
+                    speed=self.finetune_speed,
+                    say=say,
+                )
                 if not self.paper_exact:
                     served.foretell(tables)
                 found = quality(served, tables, seed=task.seed)

@@ -353,6 +353,7 @@ def finetune(
     *,
     epochs: int,
     seed: int,
+    speed: float = 1.0,
     say: Callable[[str], None] | None = None,
 ) -> Tensor:
     """Train E⁰, W and b for a few epochs on the graph that remains, H⁰ and η held; gives Ẽ⁰, (N, D).
@@ -366,6 +367,8 @@ def finetune(
         weights: of the terms.
         epochs: 0 gives the encoder's own answer.
         seed: of the batches.
+        speed: the learning rate starts at so many times the model's own, and falls to 0 in a straight line; as
+            published it is the model's own throughout.
         say: told of each epoch.
     """
     ego = served.ego.clone().requires_grad_(True)
@@ -376,6 +379,7 @@ def finetune(
     rows = (rows & ~(served.emptied & (not served.exact))).nonzero()[:, 0]
     influence = influence[rows]
     optimisers: dict[str, torch.optim.Optimizer] = {}
+    rates: dict[str, float] = {}
     served.residual.model.train()
     for epoch in range(epochs):
         if not served.exact and epoch:
@@ -388,12 +392,19 @@ def finetune(
             if phase.parameters and phase.name not in optimisers:
                 assert phase.optimiser is not None
                 optimisers[phase.name] = phase.optimiser([ego, *transforms])  # type: ignore[list-item]
+                rates[phase.name] = optimisers[phase.name].param_groups[0]["lr"]
+            seen = 0
             for step, batch in enumerate(phase.batches(epoch, stream)):
+                tables = ego.index_add(0, rows, encoder.transform(influence))
                 if not phase.parameters:
                     with torch.no_grad():
-                        served.residual.terms(ego.index_add(0, rows, encoder.transform(influence)), phase, batch)
+                        served.residual.terms(tables, phase, batch)
                     continue
-                tables = ego.index_add(0, rows, encoder.transform(influence))
+                if not served.exact:
+                    seen += len(batch)
+                    done = (epoch + min(seen / len(served.residual.matrix), 1.0)) / epochs
+                    for group in optimisers[phase.name].param_groups:
+                        group["lr"] = rates[phase.name] * speed * (1 - done) + 1e-12
                 own = served.residual.terms(tables, phase, batch)
                 _step(loss_terms(served, tables, batch, own, weights, step), optimisers[phase.name])
         if say is not None:

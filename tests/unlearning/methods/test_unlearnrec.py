@@ -200,7 +200,7 @@ def test_one_bad_edge_for_each_user_of_a_block_graph_is_forgotten(tmp_path: Path
 
     def trained(data: RecDataset, seed: int) -> GraphRecommender:
         model = LightGCN(data, **{**options, "seed": seed})
-        graphrec.fit(model, data, epochs=60, progress=False, select_on=None, report=False, seed=seed)
+        graphrec.fit(model, data, epochs=50, progress=False, select_on=None, report=False, seed=seed)
         return model.eval()
 
     attacked, retrained = trained(added.data, 3), trained(clean, 4)
@@ -220,7 +220,7 @@ def test_one_bad_edge_for_each_user_of_a_block_graph_is_forgotten(tmp_path: Path
     before = abs(float(at(attacked, users, items).mean()) - reference) / unit
     after = abs(float(at(made.model, users, items).mean()) - reference) / unit
     assert before > 1, "the attack is too weak to say anything"
-    assert after <= 0.5
+    assert after <= 0.5, (before, after)
     recall = [
         graphrec.evaluate(m, d, ks=(20,))["recall@20"] for m, d in ((made.model, task.remaining), (retrained, clean))
     ]
