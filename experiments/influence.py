@@ -257,7 +257,7 @@ def noise_table(result: dict[str, Any]) -> str:
         f"{result['model']} on {result['dataset']} with {100 * result['share']:g} % random pairs injected into the "
         "training part. AUC: an injected edge has the larger self-influence (Gauss-Newton) than one that was there. "
         "Precision: of as many first suspects as edges were injected. Controls: the edge's own loss, and "
-        "1/√(degree of the user · degree of the item).",
+        "1/√(degree of the user · degree of the item): pairs drawn uniformly meet rare items, which degree alone tells.",
         "",
         "| seed | gradient of an edge | AUC | precision | AUC, loss | AUC, degree | draws | products | residual | "
         "gradient norm | seconds |",
@@ -317,7 +317,7 @@ def pruning_table(result: dict[str, Any]) -> str:
         f"{result['model']} on {result['dataset']}, {result['edges']} training edges. Influence on the validation loss "
         f"(derivative, Gauss-Newton, damping {facts['damping']:.2g}, relative residual "
         f"{facts['relative_residual']:.1e}, gradient norm {facts['gradient_norm']:.2g}, {facts['seconds']:.0f} s): "
-        f"{100 * facts['positive']:.0f} % of the edges are useful. Means over {len(result['seeds'])} seeds; what was "
+        f"{100 * facts['positive']:.0f} % of the edges are useful. Seeds: {len(result['seeds'])}; what was "
         "dropped stays out of the lists.",
         "",
         "| dropped | metric | " + " | ".join(result["values"]) + " |",
@@ -425,7 +425,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the result")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    run, table = EXPERIMENTS[options.what]
+    run = EXPERIMENTS[options.what][0]
     started = time.monotonic()
     try:
         result = run(options)
@@ -440,17 +440,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "command": " ".join(["python experiments/influence.py", *given]),
         "environment": environment(),
     }
-    options.results.mkdir(parents=True, exist_ok=True)
-    file = options.results / f"influence-{options.what}-{options.dataset}.json"
+    print(write(result, options.what, options.dataset, options.results))
+    return 0
+
+
+def write(result: dict[str, Any], what: str, dataset: str, folder: Path) -> str:
+    """The JSON, the table beside it, and the picture where there is one; gives the table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"influence-{what}-{dataset}.json"
     file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    text = f"# influence: {options.what}, {options.dataset}\n\n{table(result)}\n\n{origin(result)}\n"
-    if options.what == "pruning":
+    text = f"# influence: {what}, {dataset}\n\n{EXPERIMENTS[what][1](result)}\n\n{origin(result)}\n"
+    if what == "pruning":
         picture = file.with_suffix(".svg")
         picture.write_text(pruning_picture(result), encoding="utf-8")
         text += f"\n![recall after dropping edges]({picture.name})\n"
     file.with_suffix(".md").write_text(text, encoding="utf-8")
-    print(text)
-    return 0
+    return text
 
 
 def origin(result: dict[str, Any]) -> str:
