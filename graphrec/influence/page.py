@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from html import escape
-from importlib.resources import files
 from typing import Any
 
 import networkx
@@ -12,11 +11,11 @@ import numpy as np
 
 from graphrec.influence.because import Because
 from graphrec.influence.explain import Explanation
+from graphrec.reports.markup import document
 from graphrec.reports.svg import number
 
 _WIDTH, _ROW, _TOP = 760, 44, 26
 _BECAUSE = ("influence", "score lost when it is deleted", "score lost after the removal step")
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _STYLE = """
 .ego { width: 100%; height: auto; }
 .ego line { stroke: currentColor; stroke-opacity: .45; }
@@ -90,21 +89,17 @@ def picture(explanation: Explanation) -> str:
 
 def page(explanation: Explanation) -> str:
     """The whole page: one file, nothing from outside."""
-    style = (files("graphrec.reports") / "style.css").read_text(encoding="utf-8") + _STYLE
     title = f"Why {explanation.item} for {explanation.user}"
     tables = "".join(
         f"<section><h2>{escape(name)}</h2>{table.to_html(index=False, border=0, float_format=number)}</section>"
         for name, table in explanation.tables.items()
     )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        f"<header><h1>{escape(title)}</h1><p>Score {number(explanation.score)}, place {explanation.rank} of the list."
-        f"</p></header>\n<main>\n{because_section(explanation)}{_paths(explanation)}{tables}\n"
-        "</main>\n</body>\n</html>\n"
+    return document(
+        title,
+        header=f"<p>Score {number(explanation.score)}, place {explanation.rank} of the list.</p>",
+        main=f"{because_section(explanation)}{_paths(explanation)}{tables}\n",
+        footer="Explanation of a graphrec run. Hover over nodes for their names.",
+        style=_STYLE,
     )
 
 

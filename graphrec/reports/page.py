@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
 from graphrec.reports import svg
 from graphrec.reports.clicks import click_section
-from graphrec.reports.markup import figure, scroll, section
+from graphrec.reports.markup import document, figure, scroll, section
 from graphrec.reports.parts import Entry, Example, GraphStatistics, PopularityBias, ReportParts
 
-# Nothing but the page's own style: even a name that slipped through unescaped could not fetch or run anything.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _LOWER_IS_BETTER = ("gini", "logloss", "ece")
 _NEITHER_IS_BETTER = ("arp",)
 _MAX_METRICS = 14
@@ -37,18 +34,12 @@ def render(parts: ReportParts) -> str:
         _notes(parts.notes),
         _again(parts),
     )
-    style = (files("graphrec.reports") / "style.css").read_text(encoding="utf-8")
     fingerprint = f" · data {escape(parts.fingerprint[:16])}" if parts.fingerprint else ""
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        f'<header>\n<h1>{escape(title)}</h1>\n<p class="soft">{_subtitle(parts)}</p>\n{_tiles(parts)}\n</header>\n'
-        f"<main>\n{''.join(sections)}</main>\n"
-        f"<footer>Report of a graphrec run{fingerprint}. Hover over points and bars for their values.</footer>\n"
-        "</body>\n</html>\n"
+    return document(
+        title,
+        header=f'<p class="soft">{_subtitle(parts)}</p>\n{_tiles(parts)}',
+        main="".join(sections),
+        footer=f"Report of a graphrec run{fingerprint}. Hover over points and bars for their values.",
     )
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from typing import Any
 
 from graphrec.errors import InputError, unknown
 from graphrec.reports import svg
-from graphrec.reports.markup import scroll, section
+from graphrec.reports.markup import document, scroll, section
 from graphrec.reports.page import duration
 from graphrec.unlearning.evidence.claims import LEVELS, Claim, claims_of, limited
 from graphrec.unlearning.evidence.report import Report
@@ -28,8 +27,6 @@ from graphrec.unlearning.evidence.sections import (
     those_who_stay,
 )
 
-# As in the reports of runs: nothing but the page's own style.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _STYLE = """
 .level { display: inline-block; min-width: 2.2rem; text-align: center; border-radius: 4px; padding: 0 6px;
   font-weight: 700; background: var(--tint); color: var(--accent); }
@@ -105,17 +102,13 @@ def forgetting_page(
         _limits(report),
         _record(told),
     )
-    style = (files("graphrec.reports") / "style.css").read_text(encoding="utf-8") + _STYLE
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        f'<header>\n<h1>{escape(title)}</h1>\n<p class="soft">{_subtitle(report, told)}</p>\n'
-        f"{_tiles(report, told, final)}\n</header>\n<main>\n{''.join(sections)}</main>\n"
-        "<footer>F: the forgotten training interactions. Hover over lines and bars for their values. Every number is "
-        "in the JSON beside this page.</footer>\n</body>\n</html>\n"
+    return document(
+        title,
+        header=f'<p class="soft">{_subtitle(report, told)}</p>\n{_tiles(report, told, final)}',
+        main="".join(sections),
+        footer="F: the forgotten training interactions. Hover over lines and bars for their values. Every number is in "
+        "the JSON beside this page.",
+        style=_STYLE,
     )
 
 
