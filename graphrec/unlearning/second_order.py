@@ -154,8 +154,9 @@ class SecondOrder(OnObjective):
     """One step Δθ that solves (C + δ I) Δθ = g, with C the curvature of the objective.
 
     Attributes:
-        curvature: ``hessian``: exact, with ten times the damping wherever a direction of negative curvature is met, at
-            most three times, and then as the other; ``gauss_newton``: its positive part alone, which is too stiff.
+        curvature: ``gauss_newton``: the positive part of the Hessian alone, which is too stiff near an optimum;
+            ``hessian``: exact, and where that has a direction of negative curvature (a training stopped early), as the
+            other. A step that does not lower the objective is taken again with ten times the damping.
         damping: δ as a share of the largest eigenvalue of C. A training that was stopped early has not followed flat
             directions to their end; what is small against δ is not followed here either.
         iterations: products with C at most.
@@ -163,7 +164,7 @@ class SecondOrder(OnObjective):
     """
 
     curvature: Curvature = "hessian"
-    damping: float = 0.1
+    damping: float = 1e-2
     iterations: int = 100
     tolerance: float = 1e-3
 
@@ -214,8 +215,7 @@ class SecondOrder(OnObjective):
             w_loss: weights that the curvature is taken under, as is ``w_graph``.
             w_graph: see there.
             chosen: (n,) bool, the parameters that may move; None: all.
-            accept: whether a step may stand; one that may not is taken again with ten times the damping, as one that
-                met negative curvature is.
+            accept: whether a step may stand.
         """
 
         def product(gauss_newton: bool) -> Operator:
@@ -235,19 +235,22 @@ class SecondOrder(OnObjective):
         Raises:
             InputError: no damping makes a step that may stand.
         """
-        for kind in ("hessian", "gauss_newton") if self.curvature == "hessian" else ("gauss_newton",):
-            applied = product(kind == "gauss_newton")
-            largest = largest_eigenvalue(applied, right, steps=10)
-            for times in (1, 10, 100, 1000):
+        kinds = ("hessian", "gauss_newton") if self.curvature == "hessian" else ("gauss_newton",)
+        products: dict[str, tuple[Operator, float]] = {}
+        for times in (1, 10, 100, 1000) if self.damping else (1,):
+            for kind in kinds:
+                if kind not in products:
+                    applied = product(kind == "gauss_newton")
+                    largest = largest_eigenvalue(applied, right, steps=10) if self.damping else 0.0
+                    products[kind] = applied, largest
+                applied, largest = products[kind]
                 try:
                     found = self._solution(applied, right, times * self.damping * largest)
                 except InputError:  # negative curvature
-                    found = None
-                if found is not None and accept(found.x):
+                    continue
+                if accept(found.x):
                     facts["curvature"] = kind
                     return said(found, facts)
-                if self.damping == 0:
-                    break
         raise InputError(
             f"{self.name}: no step lowers the objective on what remains, up to a damping of {1000 * self.damping:.3g} "
             "times the curvature's largest eigenvalue; give a larger damping."

@@ -9,13 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from graphrec.errors import InputError
+from graphrec.errors import InputError, unknown
 from graphrec.influence.converge import converge
 from graphrec.influence.objective import Objective
 from graphrec.influence.solvers import Operator, largest_eigenvalue
 from graphrec.randomness import derive, hash_uniform
 from graphrec.unlearning.methods.base import Task
-from graphrec.unlearning.second_order import Facts, OnObjective
+from graphrec.unlearning.second_order import Curvature, Facts, OnObjective
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ class AltEraser(OnObjective):
         iterations: products with the Hessian in a visit, at most.
         tolerance: gradient norm of a block, as a share of that of J at the start, at which a visit ends.
         damping: δ as a share of the largest eigenvalue of the Gauss-Newton curvature at the start.
+        curvature: ``gauss_newton`` or ``hessian``. They are one for tables that score by themselves (BPRMF), where each
+            block is a convex problem; with a propagation the Hessian has directions of negative curvature, which the
+            trust region follows to its edge.
         sample: share of the edges that a step's Hessian is summed over; the gradient takes all.
         paper_exact: J is the remaining objective alone.
     """
@@ -56,6 +59,7 @@ class AltEraser(OnObjective):
     iterations: int = 30
     tolerance: float = 1e-3
     damping: float = 0.1
+    curvature: Curvature = "gauss_newton"
     sample: float = 1.0
     paper_exact: bool = False
 
@@ -67,6 +71,8 @@ class AltEraser(OnObjective):
             raise InputError(
                 f"damping must be 0 or more and tolerance above 0, found {self.damping} and {self.tolerance}."
             )
+        if self.curvature not in ("gauss_newton", "hessian"):
+            raise unknown("curvature", self.curvature, ("gauss_newton", "hessian"))
         if not 0 < self.sample <= 1:
             raise InputError(f"sample must lie in (0, 1], found {self.sample}.")
 
@@ -97,7 +103,7 @@ class AltEraser(OnObjective):
                 seed = derive(task.seed, "alteraser", drawn)
                 kept = hash_uniform(seed, made.edge_index[0], made.edge_index[1]) < self.sample
                 weight, drawn = w_loss * kept / self.sample, drawn + 1
-            product = made.curvature(theta, weight, w_graph, w_loss, gauss_newton=False)
+            product = made.curvature(theta, weight, w_graph, w_loss, gauss_newton=self.curvature == "gauss_newton")
             return lambda v: product(v) + damping * v
 
         first = float(gradient(start).norm())

@@ -14,6 +14,8 @@ from graphrec.unlearning.methods.base import Task
 from graphrec.unlearning.neighbourhood import touched_edges
 from graphrec.unlearning.second_order import Facts, SecondOrder, rows_of
 
+_TRIPLES_AT_A_TIME = 262_144
+
 
 @dataclass(frozen=True)
 class SCIF(SecondOrder):
@@ -28,9 +30,13 @@ class SCIF(SecondOrder):
               \ell_e(\theta, y) = y\, \mathrm{softplus}(-x_e) + (1 - y)\, \mathrm{softplus}(x_e)
 
     so that each term is :math:`-(1 - \bar y) \nabla x_e`. The logit :math:`x_e` is the score under ``bce``, and the
-    score less the mean score of the edge's negatives under ``bpr`` and ``softmax``. On implicit feedback every positive
-    meets negatives that together weigh as much as it does, so that the mean label is 1/2 for everybody: a forgotten
-    item is pulled to where its user would be indifferent. (The paper's data are ratings, where users' means differ.)
+    score less that of the edge's negatives under ``bpr`` and ``softmax``.
+
+    The paper's data are ratings. On implicit feedback every row has the label 1, or, with its negatives counted, 1/2 on
+    average: the first forgets nothing, the second (``paper_exact``) pulls a forgotten item to where the user is
+    indifferent between it and a random one, far below where retraining leaves it. By default ȳ is the label that the
+    model itself gives, on average, to the user's training items that remain (where none remain, to the item's users;
+    else to all): the forgotten pair is no longer told apart from the user's others.
 
     The outcome stands on the graph that remains, though the step did not know of it. Only interactions are forgotten
     this way; a request for triples alone moves no parameter. Rows of users who keep no training edge start anew; the
@@ -41,17 +47,17 @@ class SCIF(SecondOrder):
     out unless ``paper_exact``, and then has the sign that makes it a step towards the optimum.
 
     Attributes:
-        label: ȳ.
-        paper_exact: whether the gradient of the whole objective is in the right-hand side.
+        label: ȳ of everybody; None: as above.
+        paper_exact: ȳ = 1/2, and the gradient of the whole objective in the right-hand side.
     """
 
     name: ClassVar[str] = "scif"
-    label: float = 0.5
+    label: float | None = None
     paper_exact: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.label < 1:
+        if self.label is not None and not 0 <= self.label < 1:
             raise InputError(f"label must lie in [0, 1), found {self.label}.")
 
     def moved(self, task: Task, made: Objective, facts: Facts) -> Tensor:
@@ -60,27 +66,66 @@ class SCIF(SecondOrder):
         if task.data.target not in task.removed:
             facts["step_norm"] = 0.0
             return theta
-        right = (self.label - 1) * self._logit_gradient(made, made.positions(task.removed))
+        edges = made.positions(task.removed)
+        labels = self.labels(made, edges)
+        right = self.relabelled(made, edges, labels)
         if self.paper_exact:
             right = right - made.gradient(theta)
         touched = touched_edges(made.model.graph_inputs.graph, task.removed)
         chosen = rows_of(made, {name: count > 0 for name, count in touched.items()})
-        facts |= {"right_norm": float(right.norm()), "share_of_parameters": float(chosen.double().mean())}
+        facts |= {
+            "label": float(labels.mean()),
+            "right_norm": float(right.norm()),
+            "share_of_parameters": float(chosen.double().mean()),
+        }
         return theta + self.solve(made, right, facts, chosen=chosen)
 
+    def labels(self, made: Objective, edges: Tensor) -> Tensor:
+        """The labels (M,) that take the place of 1 for some edges, places (M,)."""
+        given = 0.5 if self.paper_exact else self.label
+        if given is not None:
+            return made.theta.new_full((len(edges),), given)
+        terms, stays = made.terms, made.ones().index_fill(0, edges, 0)
+        predicted = _predicted(made)
+        found = ((stays * predicted).sum() / stays.sum().clamp_min(1)).expand(len(edges))
+        for ends, size in ((terms.items, terms.pairs.shape[1]), (terms.users, terms.pairs.shape[0])):
+            count = stays.new_zeros(size).index_add(0, ends, stays)
+            mean = stays.new_zeros(size).index_add(0, ends, stays * predicted) / count.clamp_min(1)
+            found = torch.where(count[ends[edges]] > 0, mean[ends[edges]], found)
+        return found
+
     @staticmethod
-    def _logit_gradient(made: Objective, edges: Tensor) -> Tensor:
-        """Gradient (n,) of the sum of the logits of some edges, weighed as the objective weighs them."""
+    def relabelled(made: Objective, edges: Tensor, labels: Tensor) -> Tensor:
+        """The right-hand side (n,): the gradients of some edges (M,) at label 1 less those at labels (M,).
+
+        They weigh what they weigh in the objective.
+        """
         terms, ones = made.terms, made.ones()
-        weight = torch.zeros_like(ones).index_copy(0, edges, terms.coefficients(ones)[edges])
+        scale = -(1 - labels) * terms.coefficients(ones)[edges]
         users, items = terms.users[edges], terms.items[edges]
-        scale = weight[edges]
         if terms.loss != "bce":
+            weight = torch.zeros_like(ones).index_copy(0, edges, scale)
             drawn = torch.nonzero(weight[terms.owner])[:, 0]
-            users = torch.cat([users, terms.users[terms.owner[drawn]]])
+            owner = terms.owner[drawn]
+            users = torch.cat([users, terms.users[owner]])
             items = torch.cat([items, terms.items_of_triples[drawn]])
-            scale = torch.cat([scale, -(weight[terms.owner] * terms.shares(ones))[drawn]])
+            scale = torch.cat([scale, -weight[owner] * terms.shares(ones)[drawn]])
         with torch.enable_grad():
             theta = made.theta.detach().requires_grad_()
             total = (scale * made.pair_scores(theta, users, items)).sum()
             return torch.autograd.grad(total, theta)[0].detach()
+
+
+@torch.no_grad()
+def _predicted(made: Objective) -> Tensor:
+    """The label (E,) that the model gives each training edge: the sigmoid of its logit, over negatives their mean."""
+    terms = made.terms
+    own = made.pair_scores(made.theta, terms.users, terms.items)
+    if terms.loss == "bce":
+        return own.sigmoid()
+    shares, labels = terms.shares(made.ones()), torch.zeros_like(own)
+    for block in torch.arange(len(terms.owner), device=own.device).split(_TRIPLES_AT_A_TIME):
+        owner = terms.owner[block]
+        against = made.pair_scores(made.theta, terms.users[owner], terms.items_of_triples[block])
+        labels.index_add_(0, owner, shares[block] * (own[owner] - against).sigmoid())
+    return labels

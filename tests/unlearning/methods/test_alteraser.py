@@ -19,7 +19,7 @@ class TestAltEraser(MethodConformance):
 
 
 class TestSampled(MethodConformance):
-    method = AltEraser(num_negatives=4, sweeps=1, iterations=10, sample=0.3)
+    method = AltEraser(num_negatives=4, sweeps=1, iterations=10, sample=0.3, curvature="hessian")
     model_class = BPRMF
     hparams: ClassVar[dict[str, Any]] = {"dim": 8, "lr": 0.02, "seed": 3}
 
@@ -68,12 +68,12 @@ def found(request: pytest.FixtureRequest) -> Case:
 
 def test_sweeps_go_from_doing_nothing_to_the_truth(found: Case) -> None:
     residual = []
-    for sweeps in (1, 4, 20):
+    for sweeps in (1, 3, 10):
         made = AltEraser(sweeps=sweeps, damping=0.0, iterations=200, steps=3, tolerance=1e-7).unlearn(found.task)
         residual.append(found.residual(made.model))
         assert float(made.facts["gradient_norm_end"]) < float(made.facts["gradient_norm_start"])
     assert 1 > residual[0] > residual[1] > residual[2]
-    assert residual[2] < 0.35
+    assert residual[2] < 0.6
 
 
 def test_damping_stops_short(found: Case) -> None:

@@ -108,7 +108,8 @@ def test_the_step_is_nearer_to_the_truth_than_doing_nothing(found: Case) -> None
 def test_a_newton_step_follows_a_single_edge_best() -> None:
     data = small()
     single = case(converged(LightGCN, data, dim=4, num_layers=2, reg=0.05), data, some_edges(data, 1000))
-    gif, newton = (single.residual(GIF(step=step, **SMALL_DAMPING).unlearn(single.task).model) for step in STEPS)
+    options = {**SMALL_DAMPING, "damping": 1e-2}  # with less, the curvature that remains is not positive here
+    gif, newton = (single.residual(GIF(step=step, **options).unlearn(single.task).model) for step in STEPS)
     assert newton < 0.7 * gif < 0.3
 
 

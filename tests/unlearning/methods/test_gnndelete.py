@@ -87,7 +87,7 @@ def test_scores_outside_the_ball_stay_bit_for_bit(paper_exact: bool) -> None:
     assert made.facts["users_near"] == int(ball["user"].sum())
 
 
-def test_training_brings_forgotten_edges_to_the_level_of_non_edges() -> None:
+def test_training_brings_forgotten_edges_towards_non_edges() -> None:
     data = planted()
     model = LightGCN(data, dim=8, num_layers=2, lr=0.02)
     graphrec.fit(model, data, epochs=10, progress=False, select_on=None)
@@ -95,7 +95,7 @@ def test_training_brings_forgotten_edges_to_the_level_of_non_edges() -> None:
     chosen = store.edge_id[::40]
     found = resolve(ForgetRequest(edges={"__".join(data.target): tuple(chosen.tolist())}), data)
     task = Task(model, data, remaining(data, found), found)
-    made = GNNDelete(steps=80, lr=2e-2).unlearn(task)
+    made = GNNDelete(steps=80, lr=2e-2, balance=0.5).unlearn(task)
     users, items = store.edge_index[:, ::40]
 
     def above_the_users_mean(table: torch.Tensor) -> float:
