@@ -248,7 +248,7 @@ def old_lists(spoiled: Spoiled) -> None:
 
 def old_lists_of_others(spoiled: Spoiled) -> None:
     """Nobody who is gone is in them, but the model before made them."""
-    old = Recommender.from_pretrained(spoiled.world.before)
+    old = Recommender.from_pretrained(spoiled.world.copy(spoiled.folder, "before"))
     frame = old.recommend(["U001x", "U002x"], k=5, candidates=[1, 2, 3, 4, 5, 6])
     frame.to_parquet(spoiled.folder / "some.parquet")
     spoiled.also.append(spoiled.folder / "some.parquet")
@@ -377,7 +377,9 @@ def mask_that_names_people(spoiled: Spoiled) -> None:
 def old_vectors(ending: str) -> Callable[[Spoiled], None]:
     def plant(spoiled: Spoiled) -> None:
         file = spoiled.folder / f"vectors{ending}"
-        spoiled.also.append(Recommender.from_pretrained(spoiled.world.before).export_embeddings(file))
+        # The manifest of the run that it was made from names it, so that is a copy.
+        old = Recommender.from_pretrained(spoiled.world.copy(spoiled.folder, "before"))
+        spoiled.also.append(old.export_embeddings(file))
 
     plant.__name__ = f"old_vectors{ending}"
     return plant
