@@ -257,7 +257,7 @@ def noise_table(result: dict[str, Any]) -> str:
         f"{result['model']} on {result['dataset']} with {100 * result['share']:g} % random pairs injected into the "
         "training part. AUC: an injected edge has the larger self-influence (Gauss-Newton) than one that was there. "
         "Precision: of as many first suspects as edges were injected. Controls: the edge's own loss, and "
-        "1/√(degree of the user · degree of the item): pairs drawn uniformly meet rare items, which degree alone tells.",
+        "1/√(degree of the user · degree of the item): uniformly drawn pairs meet rare items, so that it tells.",
         "",
         "| seed | gradient of an edge | AUC | precision | AUC, loss | AUC, degree | draws | products | residual | "
         "gradient norm | seconds |",
