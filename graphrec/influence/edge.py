@@ -159,7 +159,8 @@ def edge_influence(
             margins, drops = _margins(values, found.influence, listed, wanted, length)
             frame["influence"] = margins[1] - margins[0]
             names = _decoded(data.vocabularies[made.target[2]], np.maximum(drops, 0))
-            frame["drops"] = pd.Series(np.where(drops >= 0, names, None), dtype=object)
+            names[drops < 0] = None
+            frame["drops"] = names
             values = margins[0][:1]
         else:
             frame["influence"] = found.influence[0]
@@ -326,4 +327,5 @@ def _typed_frame(
 
 
 def _decoded(vocabulary: Vocabulary, codes: NDArray[np.int64]) -> NDArray[np.object_]:
-    return np.asarray(vocabulary.decode(codes), dtype=object)
+    """Raw ids as Python objects, an array of its own."""
+    return np.array(vocabulary.decode(codes), dtype=object)
