@@ -89,7 +89,8 @@ def edge_influence(
             10.
         edges: ids of the edges to look at; None: all training edges of the ranked behaviour.
         edge_types: edge types to look at besides or in place of the ranked behaviour's, such as those of triples;
-            ``all`` for every one the model reads. ``derivative`` alone.
+            ``all`` for every one the model reads. ``derivative`` alone, with attention that is kept for an epoch as it
+            stands; where shares are normalised, the derivative in a node's only edge is 0 though its deletion is not.
         part: for ``validation``.
         contenders: how many items beyond the list may take a place in it, for ``list``.
         gauss_newton: False for the exact Hessian, positive near a minimum alone.
