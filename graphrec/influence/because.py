@@ -136,7 +136,7 @@ def because(
     k: int = 3,
     controls: int = 3,
     by: By = "auto",
-    most: int = 50,
+    most: int = 20,
     damping: float = 1e-3,
     tolerance: float = 1e-3,
     max_iterations: int = 200,
