@@ -391,7 +391,12 @@ class Sharded(GraphRecommender):
     def _shard_loss(
         self, number: int, phase: Phase, batch: Batch, edge_weight: EdgeWeight = None
     ) -> Mapping[str, Tensor]:
-        return phase.loss(batch, edge_weight=self._local(number, edge_weight))
+        # Work that is done once an epoch may know no weights.
+        return (
+            phase.loss(batch)
+            if edge_weight is None
+            else phase.loss(batch, edge_weight=self._local(number, edge_weight))
+        )
 
     def aggregator_phases(self) -> Sequence[Phase]:
         """The training of the aggregator on all training pairs, shards as they are; none where it learns nothing."""

@@ -202,8 +202,8 @@ def train(module: GraphRecommender, phases: list[Phase], plan: Plan, epochs: int
     for trainer in trainers:
         trainer.prepare()
     quiet = Progress(epochs, enabled=False)
+    module.train()  # once: what parts that do not change have kept stays through all epochs
     for epoch in range(before, before + epochs):
-        module.train()
         for trainer in trainers:
             trainer.run(epoch, quiet, lambda: False)
     module.eval()

@@ -30,6 +30,7 @@ from graphrec.unlearning.shards import (
     touched,
 )
 from tests.models.planted import planted
+from tests.models.planted_kg import planted_kg
 from tests.unlearning.methods.conformance import scores
 from tests.unlearning.methods.partitioned import prepared_by, same_parameters, task_of
 
@@ -81,6 +82,23 @@ def test_one_shard_is_the_plain_model(data: RecDataset, model_class: type[GraphR
     found = resolve(request, data)
     retrained = Retrain().unlearn(Task(plain, data, remaining(data, found), found, seed=3, fit=fit))
     assert torch.equal(scores(outcome.model), scores(retrained.model))
+
+
+@pytest.mark.parametrize("name", ["LightGCL", "NCL", "SimGCL", "DirectAU", "KGAT", "KGIN"])
+def test_every_kind_of_shard_forgets_exactly(name: str, data: RecDataset, tmp_path: Path) -> None:
+    """Whatever a model makes of its edges or keeps beside its parameters: going back and training on is from scratch."""
+    model_class = graphrec.models.resolve(name)
+    given = planted_kg() if name.startswith("KG") else data
+    method = SISA(shards=2, slices=2, epochs=3)
+    made = prepared_by(method, given, tmp_path / "with", base=model_class(given, dim=8))
+    request = ForgetRequest(users=(given.vocabularies["user"].raw[4].item(),))
+    task = task_of(given, made, request, tmp_path / "with")
+    outcome = method.unlearn(task)
+    left = task.remaining
+    never = prepared_by(method, left, tmp_path / "without", base=model_class(left, dim=8))
+    assert outcome.facts["shards_touched"] == 1
+    assert same_parameters(outcome.model, never.model)
+    assert torch.equal(scores(outcome.model), scores(never.model))
 
 
 def sharded(data: RecDataset, by: str = "user", num_shards: int = 3) -> Sharded:

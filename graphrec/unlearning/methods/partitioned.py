@@ -22,7 +22,7 @@ from graphrec.models.base import GraphInputs, GraphRecommender
 from graphrec.models.shard_assignment import CUTS, cut_keys, keyed_assignment, with_assignment
 from graphrec.models.sharded import Sharded, base_inputs, not_a_base
 from graphrec.runs.manifest import Content
-from graphrec.runs.tensors import read_tensors
+from graphrec.runs.tensors import load_weights, read_tensors
 from graphrec.training.progress import Progress, duration
 from graphrec.unlearning import shards
 from graphrec.unlearning.methods.base import Exactness, Outcome, Prepared, Task, Unlearner, timed
@@ -221,7 +221,8 @@ class Partitioned(Unlearner):
         show = Progress(plan.epochs, task.progress)
         for number in range(model.num_shards):
             if number not in first:
-                shards.put(made.shards[number], shards.taken(model.shards[number]))
+                # Buffers too: its graph is the same.
+                load_weights(made.shards[number], model.shards[number].state_dict(), f"shard {number}")
                 continue
             start = None
             if first[number]:
