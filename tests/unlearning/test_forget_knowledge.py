@@ -84,7 +84,7 @@ def test_triples_are_forgotten_by_a_step_too(model_class: type[GraphRecommender]
         data,
         requests()["triples"],
         method="gif",
-        options={"iterations": 5, "tolerance": 0.5},
+        options={"iterations": 60, "tolerance": 0.5},
         out=tmp_path / "new",
         references=0,
     )
