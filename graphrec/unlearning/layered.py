@@ -13,6 +13,7 @@ from graphrec.graphs.adjacency import Adjacency
 from graphrec.layers.spmm import spmm
 from graphrec.models.base import Encoded, GraphRecommender
 from graphrec.models.bpr_mf import BPRMF
+from graphrec.models.knowledge import KnowledgeRecommender
 from graphrec.models.ngcf import NGCF
 from graphrec.models.pairwise import PairwiseRecommender
 
@@ -56,6 +57,8 @@ def not_layered(model: type[GraphRecommender] | GraphRecommender) -> str | None:
         return None
     if not issubclass(kind, PairwiseRecommender):
         return "it has no tables of users and items that layers pass on"
+    if issubclass(kind, KnowledgeRecommender):
+        return "its layers pass on triples too"
     if isinstance(model, type):
         return None if _propagates(kind) else "its layers are not those of a propagation by one users x items matrix"
     if not isinstance(getattr(model, "matrix", None), Adjacency) or not hasattr(model, "layer_weights"):

@@ -33,7 +33,10 @@ def no_ranking_loss(model: type[GraphRecommender] | GraphRecommender) -> str | N
     kind = model if isinstance(model, type) else type(model)
     if not issubclass(kind, PairwiseRecommender):
         return "it is not trained to rank on (user, item, negatives), so that it has no such loss to differentiate"
-    if not isinstance(model, type) and getattr(model, "loss_name", None) not in ("bpr", "bce", "softmax"):
+    words = ("bpr", "bce", "softmax")
+    if kind.objective is not PairwiseRecommender.objective and (
+        isinstance(model, type) or model.objective not in words
+    ):
         return "its loss is no ranking loss over (user, item, negatives)"
     return None
 

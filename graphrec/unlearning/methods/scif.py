@@ -36,7 +36,8 @@ class SCIF(SecondOrder):
     average: the first forgets nothing, the second (``paper_exact``) pulls a forgotten item to where the user is
     indifferent between it and a random one, far below where retraining leaves it. By default ȳ is the label that the
     model itself gives, on average, to the user's training items that remain (where none remain, to the item's users;
-    else to all): the forgotten pair is no longer told apart from the user's others.
+    else to all): the forgotten pair is no longer told apart from the user's others. Measured on ml-100k that still goes
+    further than retraining.
 
     The outcome stands on the graph that remains, though the step did not know of it. Only interactions are forgotten
     this way; a request for triples alone moves no parameter. Rows of users who keep no training edge start anew; the

@@ -13,7 +13,8 @@ import graphrec
 from graphrec.datasets import RecDataset
 from graphrec.errors import InputError
 from graphrec.influence.solvers import Operator, largest_eigenvalue
-from graphrec.models import BPRMF, EASE, KGAT, KGIN, NGCF, SGL, LightGCN
+from graphrec.models import BPRMF, EASE, KGAT, KGIN, NCL, NGCF, SGL, DirectAU, LightGCL, LightGCN, SimGCL, XSimGCL
+from graphrec.models.pairwise import PairwiseRecommender
 from graphrec.unlearning import ForgetRequest, remaining, resolve
 from graphrec.unlearning.methods.base import Outcome, Task
 from graphrec.unlearning.methods.gif import GIF, Step
@@ -224,3 +225,19 @@ def test_options_are_checked() -> None:
     for wrong in ({"step": "some"}, {"damping": -1.0}, {"iterations": 0}, {"curvature": "none"}, {"tolerance": 0.0}):
         with pytest.raises(InputError):
             GIF(**wrong)
+
+
+@pytest.mark.parametrize("kind", [SimGCL, XSimGCL, LightGCL, NCL])
+def test_contrastive_models_follow_their_ranking_loss(kind: type[PairwiseRecommender]) -> None:
+    data = small()
+    model = kind(data, dim=4).eval()
+    request = some_edges(data)
+    found = resolve(request, data)
+    made = GIF(num_negatives=2, iterations=5).unlearn(Task(model, data, remaining(data, found), found))
+    assert made.facts["objective"] == "ranking loss alone" and float(made.facts["step_norm"]) > 0
+    assert torch.isfinite(scores(made.model)).all()
+
+
+def test_a_loss_that_ranks_nothing_is_refused() -> None:
+    for model in (DirectAU, DirectAU(small(), dim=4)):
+        assert "no ranking loss" in str(GIF.refuses(model))

@@ -9,7 +9,7 @@ import torch
 
 import graphrec
 from graphrec.errors import InputError
-from graphrec.models import BPRMF, EASE, NGCF, SGL, LightGCN
+from graphrec.models import BPRMF, EASE, KGCL, NCL, NGCF, SGL, LightGCL, LightGCN, SimGCL, XSimGCL
 from graphrec.models.base import GraphRecommender
 from graphrec.unlearning import ForgetRequest, remaining, resolve
 from graphrec.unlearning.layered import layered, not_layered
@@ -43,6 +43,10 @@ class TestOnNGCF(MethodConformance):
         (LightGCN, {"num_layers": 2, "normalisation": "l1", "layer_weights": "last"}),
         (LightGCN, {"num_layers": 2, "layer_weights": "learned"}),
         (SGL, {"num_layers": 2}),
+        (SimGCL, {}),
+        (XSimGCL, {}),
+        (LightGCL, {}),
+        (NCL, {}),
         (NGCF, {"num_layers": 2}),
         (NGCF, {"num_layers": 2, "interaction": False, "combination": "mean"}),
         (BPRMF, {}),
@@ -62,6 +66,7 @@ def test_models_without_such_layers_are_refused() -> None:
     assert "self-loops" in str(GNNDelete.refuses(LightGCN(data, dim=4, self_loops=True)))
     assert "different powers" in str(GNNDelete.refuses(LightGCN(data, dim=4, normalisation="left")))
     assert GNNDelete.refuses(EASE) is not None
+    assert "triples" in str(GNNDelete.refuses(KGCL))
 
 
 def sparse_task(steps: int = 0) -> Task:
