@@ -14,7 +14,7 @@ from graphrec.datasets import RecDataset
 from graphrec.errors import InputError
 from graphrec.influence.solvers import Operator, largest_eigenvalue
 from graphrec.models import BPRMF, EASE, KGAT, KGIN, NCL, NGCF, SGL, DirectAU, LightGCL, LightGCN, SimGCL, XSimGCL
-from graphrec.models.pairwise import PairwiseRecommender
+from graphrec.models.base import GraphRecommender
 from graphrec.unlearning import ForgetRequest, remaining, resolve
 from graphrec.unlearning.methods.base import Outcome, Task
 from graphrec.unlearning.methods.gif import GIF, Step
@@ -228,7 +228,7 @@ def test_options_are_checked() -> None:
 
 
 @pytest.mark.parametrize("kind", [SimGCL, XSimGCL, LightGCL, NCL])
-def test_contrastive_models_follow_their_ranking_loss(kind: type[PairwiseRecommender]) -> None:
+def test_contrastive_models_follow_their_ranking_loss(kind: Callable[..., GraphRecommender]) -> None:
     data = small()
     model = kind(data, dim=4).eval()
     request = some_edges(data)
