@@ -15,6 +15,7 @@ from graphrec.models import BPRMF, NGCF, SGL, LightGCN
 from graphrec.models.base import GraphRecommender
 from graphrec.models.sharded import Sharded
 from graphrec.unlearning import ForgetRequest, remaining, resolve
+from graphrec.unlearning.budget import Budget
 from graphrec.unlearning.methods.base import Task
 from graphrec.unlearning.methods.retrain import Retrain
 from graphrec.unlearning.methods.sisa import SISA
@@ -86,7 +87,7 @@ def test_one_shard_is_the_plain_model(data: RecDataset, model_class: type[GraphR
 
 @pytest.mark.parametrize("name", ["LightGCL", "NCL", "SimGCL", "DirectAU", "KGAT", "KGIN"])
 def test_every_kind_of_shard_forgets_exactly(name: str, data: RecDataset, tmp_path: Path) -> None:
-    """Whatever a model makes of its edges or keeps beside its parameters: going back and training on is from scratch."""
+    """Whatever a model makes of its edges or keeps beside its parameters."""
     model_class = graphrec.models.resolve(name)
     given = planted_kg() if name.startswith("KG") else data
     method = SISA(shards=2, slices=2, epochs=3)
@@ -196,31 +197,31 @@ def test_what_cannot_be_prepared_is_refused(data: RecDataset, tmp_path: Path) ->
     assert SISA.refuses(graphrec.models.SGL) is None
 
 
-def test_a_saved_run_in_shards_forgets_as_the_one_in_memory(data: RecDataset, tmp_path: Path) -> None:
-    """The whole way: prepare a run, open it, take its state, forget."""
-    run = graphrec.fit(
-        BPRMF(data, dim=8, lr=0.02),
-        data,
-        epochs=3,
-        select_on=None,
-        out=tmp_path / "plain",
-        progress=False,
-        report=False,
-    )
+@pytest.mark.parametrize(
+    ("method", "options", "exactness"),
+    [("receraser", {"partition": "inbp", "aggregator_epochs": 2}, "conditional"), ("sisa", {"slices": 2}, "exact")],
+)
+def test_a_saved_run_in_shards_forgets_the_whole_way(
+    data: RecDataset, tmp_path: Path, method: str, options: dict[str, object], exactness: str
+) -> None:
+    """Prepare a run, open it, take its state, forget, scan; the new run can forget again."""
+    plain = BPRMF(data, dim=8, lr=0.02)
+    run = graphrec.fit(plain, data, epochs=3, select_on=None, out=tmp_path / "plain", progress=False, report=False)
     made = graphrec.unlearning.prepare(
-        run,
-        data,
-        method="receraser",
-        options={"shards": 2, "aggregator_epochs": 2, "partition": "inbp"},
-        out=tmp_path / "shards",
+        run, data, method=method, options={"shards": 2, **options}, out=tmp_path / "shards"
     )
     assert "state/shards.json" in made.files
     model = made.model()
     assert isinstance(model, Sharded)
-    assert model.hparams["partition"] == "inbp"
-    user = data.vocabularies["user"].raw[4].item()
-    done = graphrec.unlearning.forget(
-        made, data, {"users": [user]}, method="receraser", out=tmp_path / "forgot", references=0
-    )
-    assert done.config["unlearning"]["exactness"] == "conditional"
-    assert done.model().num_users == data.num_users - 1
+    assert model.hparams["partition"] == options.get("partition", "hash")
+    users = data.vocabularies["user"].raw[[4, 9]].tolist()
+    for number, user in enumerate(users):
+        out = tmp_path / f"forgot{number}"
+        kept = tmp_path / f"data{number}"
+        made = graphrec.unlearning.forget(
+            made, data, {"users": [user]}, method=method, out=out, references=0, data_out=kept, budget=Budget(utility=1)
+        )
+        assert made.config["unlearning"]["exactness"] == exactness
+        assert made.model().num_users == 79 - number
+        assert any(name.startswith("state/shard-") for name in made.files) == ("slices" in options)
+        data = made.dataset()
