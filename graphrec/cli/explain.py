@@ -75,6 +75,7 @@ def run(arguments: Sequence[str]) -> int:
     )
     if options.out is not None:
         Path(options.out).write_text(page(found), encoding="utf-8")
+        opened.record(options.out, ("ids", "pairs"))
     if options.json:
         print_json(found.to_dict())
         return 0

@@ -48,6 +48,16 @@ def parser() -> Parser:
     )
     shape.add_argument("--verify", type=str | None, default=None, help="check a run that forgot: hashes, log, scan")
     shape.add_argument(
+        "--head",
+        type=str | None,
+        default=None,
+        help="with --verify: hash of the last record, as forget printed it; kept elsewhere, it pins the whole log",
+    )
+    shape.add_argument(
+        "--before", type=str | None, default=None, help="with --verify and --request: the run before the request"
+    )
+    shape.add_argument("--replay", action="store_true", help="with --verify and --request: train again and compare")
+    shape.add_argument(
         "--references", type=int, default=3, help="models that are trained anew to compare with; 0: none"
     )
     shape.add_argument("--strict", action="store_true", help="stop where the dataset does not have what is named")
@@ -198,7 +208,18 @@ def _verify(options: Any) -> int:
         raise InputError(f"--verify takes one run; {options.run} is not needed")
     from graphrec.unlearning.verify import run_verification
 
-    ok, lines = run_verification(existing_run(options.verify))
+    folder = existing_run(options.verify)
+    given: dict[str, Any] = {"head": options.head}
+    if options.request is not None:
+        if options.before is None:
+            raise InputError("--verify with --request needs --before, the run that was asked to forget")
+        from graphrec.runs import Run
+        from graphrec.unlearning import ForgetRequest
+
+        before = Run.open(existing_run(options.before), allow_superseded=True)
+        given["request"] = ForgetRequest.from_file(options.request, _columns(options.request_columns))
+        given |= {"before": before, "data": run_data(before, options), "replay": options.replay}
+    ok, lines = run_verification(folder, **given)
     if options.json:
         print_json({"run": options.verify, "ok": ok, "lines": lines})
     else:
@@ -236,6 +257,8 @@ def _previewed(values: dict[str, Any], as_json: bool) -> int:
 
 
 def _done(made: Any, as_json: bool) -> int:
+    from graphrec.unlearning import audit
+
     facts = made.config["unlearning"]
     values = {
         "run": str(made.path),
@@ -245,6 +268,7 @@ def _done(made: Any, as_json: bool) -> int:
         "seconds": facts["seconds"],
         "due": facts["due"],
         "page": str(Path(made.path) / "forgetting.html"),
+        "head": audit.head(made),
     }
     if as_json:
         print_json({**values, "metrics": made.metrics})
@@ -255,4 +279,5 @@ def _done(made: Any, as_json: bool) -> int:
     if facts["due"]:
         print(f"A full retraining is due: {facts['due']}.")
     print(f"run: {made.path}\nevidence: {values['page']}\nlog: {Path(made.path) / 'audit.jsonl'}")
+    print(f"head of the log, to keep elsewhere for --verify --head: {values['head']}")
     return 0

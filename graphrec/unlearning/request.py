@@ -68,6 +68,11 @@ class ForgetRequest:
     edges: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     fingerprint: str | None = None
 
+    def __post_init__(self) -> None:
+        # Ids taken from an array are numpy's; a request has to be written as JSON.
+        for entry in fields(self):
+            object.__setattr__(self, entry.name, _plain(getattr(self, entry.name)))
+
     def __bool__(self) -> bool:
         """Whether anything is asked for."""
         return any(getattr(self, entry.name) for entry in fields(self) if entry.name != "fingerprint")
@@ -254,6 +259,18 @@ class _Places:
         if isinstance(listed, (str, bytes)) or not isinstance(listed, Sequence):
             raise InputError(f"{self.where}: {key} must be a list, found {_said(listed)}.")
         return [(f"{self.where}: {key}[{number}]", value) for number, value in enumerate(listed)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_plain, value))
+    if isinstance(value, Mapping):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, TimeRange):
+        return TimeRange(_plain(value.start), _plain(value.end), _plain(value.user))
+    return value
 
 
 def _said(value: Any) -> str:

@@ -55,8 +55,14 @@ def test_look_forget_verify_and_tamper(call: Call, tmp_path: Path) -> None:
     assert status == 0, error
     assert "retrain (exact)" in out and "nodes/users 2" in out
     assert (tmp_path / "new" / "forgetting.html").is_file()
-    status, out, error = call("forget", "--verify", "new")
+    head = out.strip().splitlines()[-1].split()[-1]
+    status, out, error = call("forget", "--verify", "new", "--head", head)
     assert status == 0 and "new: verified" in out, error + out
+    assert call("forget", "--verify", "new", "--head", "0" * 64)[0] == 1
+    known = ("--request", "request.json", "--before", "run", "--replay")
+    status, out, error = call("forget", "--verify", "new", *known, "--json")
+    assert status == 0 and json.loads(out)["ok"], error + out
+    assert "--before" in call("forget", "--verify", "new", "--request", "request.json")[2]
 
     # The old run opens only when asked to, and serves nothing of the two even then.
     status, _, error = call("recommend", "run", "--users", "3")

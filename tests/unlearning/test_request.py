@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -149,3 +150,10 @@ def test_frames_of_triples_and_numbers() -> None:
     assert ForgetRequest.from_frame(numbers) == ForgetRequest(pairs=((1, 2),), items=(3,))
     with pytest.raises(InputError, match="row 1: head is no selector"):
         ForgetRequest.from_frame(pd.DataFrame({"head": ["a"]}))
+
+
+def test_ids_from_arrays_are_plain() -> None:
+    users = np.array([3, 4])
+    found = ForgetRequest(users=tuple(users), pairs=((users[0], users[1]),), time=(TimeRange(0, 1, users[0]),))
+    assert found == ForgetRequest(users=(3, 4), pairs=((3, 4),), time=(TimeRange(0, 1, 3),))
+    assert found.digest(b"s" * 16) == ForgetRequest.from_dict(found.to_dict()).digest(b"s" * 16)
