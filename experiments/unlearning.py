@@ -40,6 +40,7 @@ from graphrec.unlearning.injection import inject_adversarial
 from graphrec.unlearning.methods.base import Task
 
 HERE = Path(__file__).parent
+SECONDS = "processor.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,8 +133,15 @@ def train(setting: Setting, data: RecDataset, seed: int, out: Path) -> graphrec.
     """The setting's model on some data, one seed; a finished run is read."""
     if (out / "metrics.json").is_file():
         return graphrec.Run.open(out)
+    started = time.process_time()
     model = resolve_model(setting.model)(data, **{**setting.hparams, "seed": seed})
-    return graphrec.fit(model, data, out=out, seed=seed, resume=True, report=False, **setting.fit)
+    run = graphrec.fit(model, data, out=out, seed=seed, report=False, **setting.fit)
+    return run.add({SECONDS: json.dumps({"seconds": time.process_time() - started})}, {SECONDS: ("aggregates",)})
+
+
+def processor_seconds(run: graphrec.Run) -> float:
+    """Of the training; those of the clock depend on what else the machine does."""
+    return float(json.loads((run.path / SECONDS).read_text())["seconds"])
 
 
 def scene(setting: Setting, seeds: int, folder: Path, root: str | None) -> Scene:
@@ -182,7 +190,7 @@ def run_row(setting: Setting, row: Row, scene: Scene) -> dict[str, Any]:
         started = time.process_time()
         outcome = method.unlearn(task)
         seconds = time.process_time() - started
-    again = statistics.fmean(run.metrics["seconds"] for run in scene.retrained)
+    again = statistics.fmean(map(processor_seconds, scene.retrained))
     report = evaluate_unlearning(
         model if method.needs_state else scene.before,
         outcome.model,
@@ -255,7 +263,7 @@ def markdown(setting: Setting, results: Mapping[str, Any]) -> str:
         "",
         "Score gap: mean score of the forgotten edges minus that of retrained models, in standard deviations of "
         "retrained scores of random pairs. Leak: AUC of a membership attack minus that on retrained models. Seconds: of the "
-        "processor since the request. Meets: r Recall@20 at least .97 of retrained, g gap within .5, m leak of the "
+        "processor, one thread, since the request. Meets: r Recall@20 at least .97 of retrained, g gap within .5, m leak of the "
         "threshold attack within .03, t at least ten times faster than retraining.",
         "",
         f"{results.get('date', '')}, {runtime.get('cpu', runtime.get('machine', ''))}, {results.get('command', '')}",
@@ -337,8 +345,8 @@ def facts(stage: Scene, arguments: Sequence[str] | None) -> dict[str, Any]:
             "before": recall[0],
             "retrained": recall[1],
             "retrained_sd": statistics.stdev(own) if len(own) > 1 else 0.0,
-            "retrain_seconds": statistics.fmean(run.metrics["seconds"] for run in stage.retrained),
-            "train_seconds": stage.before.metrics["seconds"],
+            "retrain_seconds": statistics.fmean(map(processor_seconds, stage.retrained)),
+            "train_seconds": processor_seconds(stage.before),
             "overlap": report.value("lists", "overlap@20", "retrained"),
             "seeds": len(own),
         },
