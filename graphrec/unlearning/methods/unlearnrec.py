@@ -78,6 +78,7 @@ class UnlearnRec(Unlearner):
         finetune_align: λ_p of fine-tuning.
         finetune_speed: the rate of fine-tuning starts at so many times the model's own and falls to 0; as published it
             is the model's own throughout.
+        finetune_batch: batches of fine-tuning are so many times as large as the model's own.
         temperature: τ of the alignment.
         num_layers: L; 0 takes the model's depth, 1 for models without layers.
         transforms: M, layers of the encoder's perceptron.
@@ -100,16 +101,17 @@ class UnlearnRec(Unlearner):
     pretrain_align: float = 0.005
     contrast: float = 1e-3
     lr: float = 1e-3
-    finetune_epochs: int = 5
-    finetune_forget: float = 0.5
+    finetune_epochs: int = 6
+    finetune_forget: float = 0.35
     finetune_align: float = 0.0005
-    finetune_speed: float = 3.0
+    finetune_speed: float = 4.0
+    finetune_batch: int = 2
     temperature: float = 1.0
     num_layers: int = 0
     transforms: int = 2
     slope: float = 0.99
     withdrawal: float = 0.1
-    every: int = 2
+    every: int = 1
     keep_encoder: bool = True
     drift: float = 0.5
 
@@ -122,6 +124,7 @@ class UnlearnRec(Unlearner):
             ("num_layers", 0),
             ("transforms", 0),
             ("every", 1),
+            ("finetune_batch", 1),
         ):
             value = getattr(self, name)
             if value < least:
@@ -193,6 +196,7 @@ class UnlearnRec(Unlearner):
                     epochs=self.finetune_epochs,
                     seed=task.seed,
                     speed=self.finetune_speed,
+                    batch=self.finetune_batch,
                     say=say,
                 )
                 if not self.paper_exact:

@@ -10,8 +10,8 @@ those around it; a linear fit on
 
 and on the products of the leading singular vectors of :math:`\hat A_r` (which no trained parameter enters) is made to
 the scores of random pairs that are no edges, none of which a step of training pulled up, and read at the forgotten
-pairs. A fit varies less than what it foretells; it is widened about its mean by 1/R, so that foretold scores of random
-pairs are spread as theirs are.
+pairs. A fit varies less than what it foretells; below its mean it is widened by 1/R: unlikely pairs are foretold
+as low as such pairs are. Above the mean it is left: what a model has learned of likely pairs leans to too high.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def non_edges(matrix: Adjacency, count: int, *, seed: int, also: tuple[Tensor, T
 
 @torch.no_grad()
 def expected_scores(
-    final: Tensor, matrix: Adjacency, users: Tensor, items: Tensor, *, seed: int, count: int = 1 << 16
+    final: Tensor, matrix: Adjacency, users: Tensor, items: Tensor, *, seed: int, count: int = 1 << 15
 ) -> Expected:
     """Foretell the scores of pairs; see the module.
 
@@ -100,9 +100,19 @@ def expected_scores(
     fit = 1 - float(error.square().mean()) / max(float(scores[held].double().var()), 1e-12)
     # Far outside of what was seen a linear fit knows nothing.
     low, high = scores.min(), scores.max()
-    wide = 1 / max(fit, _LEAST_FIT) ** 0.5
-    found = ((((wanted - centre) / spread) @ weights) * wide + target.mean()).to(final.dtype).clamp(low, high)
+    moved = ((wanted - centre) / spread) @ weights
+    wide = torch.where(moved < 0, 1 / max(fit, _LEAST_FIT) ** 0.5, 1.0)
+    found = (moved * wide + target.mean()).to(final.dtype).clamp(low, high)
     return Expected(found, max(scale, 1e-12), mean, fit)
+
+
+def _leading_vectors(matrix: Adjacency, normalised: Adjacency) -> tuple[Tensor, Tensor]:
+    """Of the graph alone: the same for every state of a model, so they are kept with the matrix."""
+    if "leading singular vectors" not in matrix.cache:
+        left, _, right = singular_vectors(normalised, min(VECTORS, *matrix.shape), seed=0)
+        matrix.cache["leading singular vectors"] = left, right
+    kept: tuple[Tensor, Tensor] = matrix.cache["leading singular vectors"]
+    return kept
 
 
 class _Description:
@@ -117,8 +127,7 @@ class _Description:
             users, items = spmm(normalised, items), spmm(normalised.transposed, users)
             self.users.append(users)
             self.items.append(items)
-        count = min(VECTORS, *matrix.shape)
-        self.left, _, self.right = singular_vectors(normalised, count, seed=0)
+        self.left, self.right = _leading_vectors(matrix, normalised)
         self.degrees = torch.log1p(matrix.degrees(0).to(final)), torch.log1p(matrix.degrees(1).to(final))
 
     def __call__(self, users: Tensor, items: Tensor) -> Tensor:

@@ -354,6 +354,7 @@ def finetune(
     epochs: int,
     seed: int,
     speed: float = 1.0,
+    batch: int = 1,
     say: Callable[[str], None] | None = None,
 ) -> Tensor:
     """Train E⁰, W and b for a few epochs on the graph that remains, H⁰ and η held; gives Ẽ⁰, (N, D).
@@ -369,6 +370,8 @@ def finetune(
         seed: of the batches.
         speed: the learning rate starts at so many times the model's own, and falls to 0 in a straight line; as
             published it is the model's own throughout.
+        batch: batches are so many times as large as the model's own: most of a step's work, the propagation, does not
+            grow with them.
         say: told of each epoch.
     """
     ego = served.ego.clone().requires_grad_(True)
@@ -378,6 +381,9 @@ def finetune(
     rows = touched(served.request) | torch.full_like(served.emptied, served.exact)
     rows = (rows & ~(served.emptied & (not served.exact))).nonzero()[:, 0]
     influence = influence[rows]
+    own_size = getattr(served.residual.model, "batch_size", None)
+    if not served.exact and isinstance(own_size, int):
+        served.residual.model.batch_size = own_size * batch  # type: ignore[assignment]
     optimisers: dict[str, torch.optim.Optimizer] = {}
     rates: dict[str, float] = {}
     served.residual.model.train()
@@ -394,19 +400,19 @@ def finetune(
                 optimisers[phase.name] = phase.optimiser([ego, *transforms])  # type: ignore[list-item]
                 rates[phase.name] = optimisers[phase.name].param_groups[0]["lr"]
             seen = 0
-            for step, batch in enumerate(phase.batches(epoch, stream)):
+            for step, drawn in enumerate(phase.batches(epoch, stream)):
                 tables = ego.index_add(0, rows, encoder.transform(influence))
                 if not phase.parameters:
                     with torch.no_grad():
-                        served.residual.terms(tables, phase, batch)
+                        served.residual.terms(tables, phase, drawn)
                     continue
                 if not served.exact:
-                    seen += len(batch)
+                    seen += len(drawn)
                     done = (epoch + min(seen / len(served.residual.matrix), 1.0)) / epochs
                     for group in optimisers[phase.name].param_groups:
                         group["lr"] = rates[phase.name] * speed * (1 - done) + 1e-12
-                own = served.residual.terms(tables, phase, batch)
-                _step(loss_terms(served, tables, batch, own, weights, step), optimisers[phase.name])
+                own = served.residual.terms(tables, phase, drawn)
+                _step(loss_terms(served, tables, drawn, own, weights, step), optimisers[phase.name])
         if say is not None:
             say(f"fine-tuning {epoch + 1}/{epochs}")
     served.residual.model.eval()

@@ -112,7 +112,7 @@ def test_rows_of_the_request_leave_the_encoder(tmp_path: Path) -> None:
     method = dataclasses.replace(QUICK, drift=100.0)
     folder = prepared(method, model, data, tmp_path)
     before, _ = state.read(folder)
-    assert (before.shift.abs().sum(1) > 0).float().mean() > 0.9
+    assert (before.shift.abs().sum(1) > 0).float().mean() > 0.5
     task = task_of(model, data, ForgetRequest(users=(2, 5)), folder)
     made = method.unlearn(task)
     assert made.facts["encoder_kept"] == 1
