@@ -83,6 +83,7 @@ def small(dataset: str, users: int, seed: int, root: str | None) -> RecDataset:
     counts = np.bincount(table.target[np.isin(table.source, drawn)], minlength=whole.num_items)
     gone = ~np.isin(table.source, drawn) | (counts[table.target] < 3)
     cut = whole.without(table.edge_id[gone])
+    cut = cut.changed(tables={cut.target: cut.tables[cut.target]})  # links would keep everybody
     return cut.filter_isolated("drop", [whole.target[0], whole.target[2]]).split("random:.8,.1,.1", seed=seed)
 
 
