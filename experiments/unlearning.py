@@ -262,9 +262,9 @@ def markdown(setting: Setting, results: Mapping[str, Any]) -> str:
     lines += [
         "",
         "Score gap: mean score of the forgotten edges minus that of retrained models, in standard deviations of "
-        "retrained scores of random pairs. Leak: AUC of a membership attack minus that on retrained models. Seconds: of the "
-        "processor, one thread, since the request. Meets: r Recall@20 at least .97 of retrained, g gap within .5, m leak of the "
-        "threshold attack within .03, t at least ten times faster than retraining.",
+        "retrained scores of random pairs. Leak: AUC of a membership attack minus that on retrained models. Seconds: "
+        "of the processor, one thread, since the request. Meets: r Recall@20 at least .97 of retrained, g gap within "
+        ".5, m leak of the threshold attack within .03, t at least ten times faster than retraining.",
         "",
         f"{results.get('date', '')}, {runtime.get('cpu', runtime.get('machine', ''))}, {results.get('command', '')}",
     ]
