@@ -73,7 +73,10 @@ class UnlearnRec(Unlearner):
         pretrain_align: λ_p of pre-training, as published: for the sum over a batch.
         contrast: λ_c.
         lr: of pre-training.
-        finetune_epochs: of each request; 0 is the one pass alone.
+        finetune_epochs: of each request; 0 is the one pass alone. On ml-100k-unlearn with one injected edge for every
+            user and item, 0, 5 and 6 epochs end 2.0, .38 and .34 standard deviations above retraining, with .973, .971
+            and .982 of its Recall@20; six take a tenth of its processor time. The defaults of fine-tuning were chosen
+            there.
         finetune_forget: λ_u of fine-tuning.
         finetune_align: λ_p of fine-tuning.
         finetune_speed: the rate of fine-tuning starts at so many times the model's own and falls to 0; as published it
