@@ -1,9 +1,9 @@
 """Influence of edges, measured: estimators against retraining, injected edges by self-influence, pruning.
 
     python experiments/influence.py attribution --dataset world --users 130
-    python experiments/influence.py attribution --dataset lastfm --users 130
-    python experiments/influence.py noise --dataset ml-100k
-    python experiments/influence.py pruning --dataset ml-100k
+    python experiments/influence.py attribution --dataset lastfm --users 150 --queries 10 --quick
+    python experiments/influence.py noise --dataset ml-100k --negatives 1 --epochs 15
+    python experiments/influence.py pruning --dataset ml-100k --negatives 1 --dim 16 --epochs 10
 
 Each writes ``experiments/results/influence-NAME.json`` and a table beside it. ``attribution`` trains a LightGCN to a
 gradient norm of 1e-6, retrains it without each of 100 edges and on 50 halves of the edges (from a warm start, to the
