@@ -423,13 +423,13 @@ def run_of(rec: Any, allow_superseded: bool = False) -> Run:
 
 
 def _check_budget(method: Unlearner, spent: Spent, budget: Budget, resolved: Resolved, data: RecDataset) -> None:
-    if method.exactness == "exact":
+    if method.reaches() == "exact":
         return
     gone = len(resolved.training(data).get(data.target, ()))
     over = replace(spent, edges=spent.edges + gone, requests=spent.requests + bool(gone)).over(budget)
     if over is not None:
         raise InputError(
-            f"{method.name} is {method.exactness}, and with this request {over} would have been forgotten so since the "
+            f"{method.name} is {method.reaches()}, and with this request {over} would have been forgotten so since the "
             "last exact model: retrain, or state a larger budget."
         )
 

@@ -24,7 +24,7 @@ from graphrec.models import EASE, LightGCN
 from graphrec.runs import Run
 from graphrec.serving import Recommender
 from graphrec.serving.mask import Mask
-from graphrec.unlearning import Budget, ForgetRequest, forget, preview, resolve
+from graphrec.unlearning import METHODS, Budget, ForgetRequest, forget, preview, resolve
 from graphrec.unlearning.methods import Finetune, Outcome, Task, Unlearner
 from graphrec.unlearning.workspace import lock
 from tests.models.planted import choices
@@ -249,6 +249,12 @@ def test_requests_follow_one_another_until_the_budget_is_spent(run: Run, data: R
     assert three.config["unlearning"]["spent"] == {
         "edges": 0, "of": len(data.interactions("train")) - 8 * 7, "requests": 0, "utility": 0.0,
     }  # fmt: skip
+
+
+def test_the_budget_is_for_what_is_not_exact() -> None:
+    assert METHODS["receraser"](partition="hash").reaches() == "exact"  # type: ignore[call-arg]
+    assert METHODS["receraser"]().reaches() == "conditional"
+    assert METHODS["gif"]().reaches() == "approximate" and METHODS["retrain"]().reaches() == "exact"
 
 
 def test_an_approximate_method_claims_no_more_than_was_shown(run: Run, data: RecDataset, tmp_path: Path) -> None:

@@ -125,6 +125,10 @@ class Unlearner(ABC):
         """Why a model is not supported, in a clause; None where it is."""
         return None
 
+    def reaches(self) -> Exactness:
+        """What the method reaches with these options; an outcome may say less of one request."""
+        return self.exactness
+
     def prepare(
         self,
         model: GraphRecommender,

@@ -72,6 +72,10 @@ class Partitioned(Unlearner):
         kind = type(model) if isinstance(model, GraphRecommender) else model
         return None if issubclass(kind, Sharded) else not_a_base(kind)
 
+    def reaches(self) -> Exactness:
+        """Exact where the partition ignores the data."""
+        return "exact" if self.partition == "hash" else "conditional"
+
     # -- before any request --------------------------------------------------------------------------------------------
 
     def prepare(
@@ -163,7 +167,7 @@ class Partitioned(Unlearner):
             raise InputError(f"{self.name} forgets only what it prepared itself, found a {type(model).__name__}.")
         plan, digests = shards.read_state(task.state, self.name)
         assert task.state is not None
-        exactness: Exactness = "exact" if model.hparams["partition"] == "hash" else "conditional"
+        exactness: Exactness = "exact" if model.hparams["partition"] == "hash" else "conditional"  # the shards' own
         seconds: dict[str, float] = {"aggregator": 0.0}
         with timed(seconds, "request"):
             slices = shards.edge_slices(model, task.data, plan.slices)
