@@ -115,7 +115,7 @@ def main() -> None:
     attacked, _ = trained(injection.data, 0)
     probes = Probes.of(injection)
     references = [trained(clean, seed) for seed in range(1, options.seeds + 1)]
-    rows: dict[str, dict[str, Any]] = {"before": probes.measure(attacked, clean)}
+    rows: dict[str, dict[str, Any]] = {"before": dict(probes.measure(attacked, clean))}
     measured = [probes.measure(model, clean) for model, _ in references]
     rows["retrained"] = {key: statistics.fmean(row[key] for row in measured) for key in measured[0]}
     rows["retrained"]["seconds"] = statistics.fmean(seconds for _, seconds in references)
@@ -135,12 +135,12 @@ def main() -> None:
             row["seconds"] = time.process_time() - started
             rows[name] = {**row, **probes.measure(outcome.model, clean), "facts": dict(outcome.facts)}
     truth = rows["retrained"]
-    for name, row in rows.items():
-        row["gap_sd"] = abs(row["injected"] - truth["injected"]) / truth["random_sd"]
-        row["recall_ratio"] = row["recall@20"] / truth["recall@20"]
-        row["auc_difference"] = abs(row["auc"] - truth["auc"])
-        row["speed_up"] = truth["seconds"] / row["seconds"] if "seconds" in row else None
-        print(name, {key: round(v, 4) for key, v in row.items() if isinstance(v, float)}, flush=True)
+    for name, entry in rows.items():
+        entry["gap_sd"] = abs(entry["injected"] - truth["injected"]) / truth["random_sd"]
+        entry["recall_ratio"] = entry["recall@20"] / truth["recall@20"]
+        entry["auc_difference"] = abs(entry["auc"] - truth["auc"])
+        entry["speed_up"] = truth["seconds"] / entry["seconds"] if "seconds" in entry else None
+        print(name, {key: round(v, 4) for key, v in entry.items() if isinstance(v, float)}, flush=True)
     record = {"options": vars(options), "injected": len(injection), "rows": rows, "environment": environment()}
     RESULTS.joinpath(f"unlearnrec-{options.dataset}.json").write_text(json.dumps(record, indent=2) + "\n")
 
