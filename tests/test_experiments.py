@@ -15,6 +15,7 @@ import yaml
 import graphrec
 from graphrec.datasets import registry
 from graphrec.models import resolve
+from graphrec.unlearning import METHODS
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "experiments" / "published").glob("*.yaml"))
@@ -111,3 +112,47 @@ def test_an_unknown_table_is_named(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert "music-ctr" in done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "experiments" / "unlearning").glob("*.yaml")))
+def test_every_setting_of_forgetting_names_what_exists(name: str) -> None:
+    content = yaml.safe_load((ROOT / "experiments" / "unlearning" / f"{name}.yaml").read_text(encoding="utf-8"))
+    assert content["dataset"] in registry.entries()
+    assert set(content["hparams"]) <= set(inspect.signature(resolve(content["model"]).__init__).parameters)
+    assert set(content["fit"]) <= set(inspect.signature(graphrec.fit).parameters)
+    rows = [row if isinstance(row, dict) else {"method": row} for row in content["rows"]]
+    for row in rows:
+        assert set(row.get("options", {})) <= set(METHODS[row["method"]].__dataclass_fields__)
+    assert "retrain" in {row["method"] for row in rows}
+
+
+def test_methods_of_forgetting_are_run_resumed_and_shown(tmp_path: Path) -> None:
+    """Injected edges taken back by three methods, one of which refuses the model; what is there is not run again."""
+    home = tmp_path / "experiments"
+    shutil.copytree(ROOT / "experiments", home, ignore=shutil.ignore_patterns("results", "published"))
+    setting = {
+        "dataset": "world:users=150",
+        "model": "BPRMF",
+        "inject": 0.3,
+        "hparams": {"dim": 8, "lr": 0.01},
+        "fit": {"epochs": 2, "progress": False},
+        "rows": ["retrain", {"method": "finetune", "options": {"epochs": 1}}, "gnndelete"],
+    }
+    (home / "unlearning" / "small.yaml").write_text(yaml.safe_dump(setting), encoding="utf-8")
+    results = tmp_path / "results"
+    results.mkdir()
+    folders = ["--runs", str(tmp_path / "runs"), "--results", str(results)]
+    command = [sys.executable, str(home / "unlearning.py"), "small", "--seeds", "2", *folders]
+    first = subprocess.run([*command, "--rows", "retrain"], capture_output=True, text=True, timeout=300)
+    assert first.returncode == 0, first.stderr
+    assert "| finetune |" in first.stdout and "not run" in first.stdout
+    before = json.loads((results / "unlearning-small.json").read_text(encoding="utf-8"))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    after = json.loads((results / "unlearning-small.json").read_text(encoding="utf-8"))
+    assert after["rows"]["retrain"] == before["rows"]["retrain"]
+    assert set(after["rows"]) == {"retrain", "finetune", "gnndelete"}
+    assert after["rows"]["retrain"]["exactness"] == "exact" and after["about"]["seeds"] == 2
+    assert all(isinstance(row["score_gap_sd"], float) for row in after["rows"].values())
+    wrong = subprocess.run([*command, "--rows", "magic"], capture_output=True, text=True, timeout=300)
+    assert wrong.returncode == 2 and "unknown row 'magic'" in wrong.stderr
