@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 import torch
@@ -23,12 +23,12 @@ def adam(lr: float, weight_decay: float = 0.0) -> Callable[[Iterable[nn.Paramete
     return made
 
 
-def once(device: torch.device) -> Callable[[int, torch.Generator], Iterator[Batch]]:
+def once(device: torch.device) -> Callable[[int, torch.Generator], Sequence[Batch]]:
     """The batches of a phase that is work done once an epoch: one, without examples."""
 
-    def batches(epoch: int, generator: torch.Generator) -> Iterator[Batch]:
+    def batches(epoch: int, generator: torch.Generator) -> Sequence[Batch]:
         nothing = torch.empty(0, dtype=torch.int64, device=device)
-        yield Batch(edge_id=nothing, weight=nothing.float(), generator=generator)
+        return [Batch(edge_id=nothing, weight=nothing.float(), generator=generator)]
 
     return batches
 

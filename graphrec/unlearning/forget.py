@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -96,7 +97,12 @@ def forget(
 
     Raises:
         InputError: the request is malformed, of another dataset, or leaves nothing; the method does not support the
-            model, or the budget is spent; the run is locked by another request; the new run holds what it must not.
+            model, or the budget is spent; the run is locked by another request; the new run would hold what it must
+            not.
+
+    Warns:
+        UserWarning: lists, vectors or pages that were made from the old run still hold what was forgotten; the page
+            says so too, and makes no claim for caches.
     """
     run = run_of(rec, allow_superseded)
     data = run.dataset() if data is None else data
@@ -348,17 +354,25 @@ class _Work:
             "options": asdict(self.method),
             "seeds": {"training": self.seed, "references": self.references},
             "fingerprints": fingerprints,
-            "scan": {name: value for name, value in found.summary().items() if name != "findings"},
+            "scan": {
+                **{name: value for name, value in found.summary().items() if name != "findings"},
+                "still_there": ", ".join(dict.fromkeys(finding.where for finding in found.findings)) or "nothing",
+            },
             "code": about["code"],
             "machine": {name: str(value) for name, value in about["machine"].items()},
         }
         page = forgetting_page(report, told, list(claims.values()))
         staged = staged.add({EVIDENCE: json_bytes(evidence), PAGE: page})
         found = scan(staged, self.resolved, self.data, before=self.run)
-        if not found.ok:
+        inside = [finding for finding in found.findings if (staged.path / finding.where).exists()]
+        if inside:
             raise InputError(
                 "the new run would hold what was to be forgotten, so it was not written: "
-                f"{'; '.join(found.lines()[:5])}"
+                f"{'; '.join(map(str, inside[:5]))}"
+            )
+        for outside in dict.fromkeys(finding.where for finding in found.findings):
+            warnings.warn(
+                f"{outside}, made from the run before, still holds what was forgotten: delete it", stacklevel=3
             )
         entry = {
             "event": "forgotten",

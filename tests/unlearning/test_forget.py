@@ -274,6 +274,15 @@ def test_a_closed_form_forgets_by_being_solved_again(data: RecDataset, tmp_path:
     assert new.model().num_users == data.num_users - 2
 
 
+def test_lists_made_from_the_old_run_are_named(run: Run, data: RecDataset, tmp_path: Path) -> None:
+    Recommender.from_pretrained(run).recommend_all(tmp_path / "lists.parquet", k=3)
+    with pytest.warns(UserWarning, match=r"lists\.parquet, made from the run before, still holds what was forgotten"):
+        new = forget(Run(run.path), data, ForgetRequest(users=GONE), out=tmp_path / "new", references=0)
+    evidence = json.loads((new.path / "forgetting.json").read_text())
+    assert not evidence["scan"]["ok"] and "caches" not in evidence["claims"]
+    assert "lists.parquet" in (new.path / "forgetting.html").read_text()
+
+
 def test_nothing_to_forget_gives_the_same_model(run: Run, data: RecDataset, tmp_path: Path) -> None:
     new = forget(run, data, ForgetRequest(users=(10**6,)), method="finetune", out=tmp_path / "new")
     assert new.files["model.safetensors"]["sha256"] == run.files["model.safetensors"]["sha256"]
