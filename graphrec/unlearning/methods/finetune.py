@@ -6,11 +6,10 @@ import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from graphrec.errors import InputError
 from graphrec.models.base import GraphRecommender
 from graphrec.training.fit import fit
+from graphrec.unlearning.emptied import start_anew
 from graphrec.unlearning.methods.base import Exactness, Outcome, Task, Unlearner, options_of, timed
 
 
@@ -23,7 +22,8 @@ class Finetune(Unlearner):
 
     Attributes:
         epochs: of training on what remains.
-        reset: whether rows of users and items that the request names wholly start anew from their initial values.
+        reset: whether rows of users and items that the request names wholly, or leaves without an edge, start anew from
+            their initial values.
     """
 
     name: ClassVar[str] = "finetune"
@@ -49,19 +49,11 @@ class Finetune(Unlearner):
         seconds: dict[str, float] = {}
         with timed(seconds, "request"):
             model = task.rebuilt()
-            if self.reset:
-                fresh = dict(task.fresh().named_parameters())
-                learned = dict(model.named_parameters())
-                with torch.no_grad():
-                    for name, node_type in model.row_parameters.items():
-                        codes = task.resolved.nodes.get(node_type)
-                        if name in learned and codes is not None and len(codes):
-                            rows = torch.from_numpy(codes).to(model.device)
-                            learned[name][rows] = fresh[name].to(model.device)[rows]
+            rows = start_anew(model, task) if self.reset else {}
             # The learning rate stays: a schedule of the first training would start over at its largest rate.
             options = options_of(task, epochs=self.epochs, schedule="constant", warmup=0, select_on=None, patience=None)
             fit(model, task.remaining, **options)
-        return Outcome(model.eval(), self.exactness, seconds, {"epochs": self.epochs})
+        return Outcome(model.eval(), self.exactness, seconds, {"epochs": self.epochs, "rows_anew": sum(rows.values())})
 
     def estimate(self, training_seconds: float, epochs: int, share: float) -> float | None:
         """Its epochs at the training's pace."""
