@@ -21,7 +21,8 @@ from graphrec.serving import Recommender
 from graphrec.training.checkpoint import Standing
 from graphrec.training.job import Job
 from graphrec.training.options import FitOptions
-from graphrec.unlearning.forget import STATE, method_of, run_of
+from graphrec.unlearning.carrying_out import STATE
+from graphrec.unlearning.forget import method_of, run_of
 from graphrec.unlearning.methods.base import Unlearner
 
 
