@@ -266,7 +266,7 @@ def markdown(setting: Setting, results: Mapping[str, Any]) -> str:
         "of the processor, one thread, since the request. Meets: r Recall@20 at least .97 of retrained, g gap within "
         ".5, m leak of the threshold attack within .03, t at least ten times faster than retraining.",
         "",
-        f"{results.get('date', '')}, {runtime.get('cpu', runtime.get('machine', ''))}, {results.get('command', '')}",
+        f"{results.get('date', '')}, {runtime.get('processor', '')}, {results.get('command', '')}",
     ]
     return "\n".join(lines)
 
@@ -314,7 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = json.loads(file.read_text()) if file.is_file() else {"rows": {}}
         if not options.table:
             stage = scene(setting, options.seeds, options.runs / setting.name, options.root)
-            results = store(file, facts(stage, arguments))
+            results = store(file, facts(setting, stage))
             for row in setting.rows:
                 if row.name not in options.rows if options.rows else row.name in results["rows"]:
                     continue
@@ -330,7 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def facts(stage: Scene, arguments: Sequence[str] | None) -> dict[str, Any]:
+def facts(setting: Setting, stage: Scene) -> dict[str, Any]:
     """What the table says above its rows, and how it was made."""
     report = evaluate_unlearning(
         stage.before, None, list(stage.retrained), stage.data, stage.resolved, shadow=False, masked=False
@@ -353,7 +353,7 @@ def facts(stage: Scene, arguments: Sequence[str] | None) -> dict[str, Any]:
         "methods": sorted(METHODS),
         "environment": environment(),
         "date": time.strftime("%Y-%m-%d"),
-        "command": "experiments/unlearning.py " + " ".join(sys.argv[1:] if arguments is None else arguments),
+        "command": f"python experiments/unlearning.py {setting.name} --seeds {len(own)}",
     }
 
 
