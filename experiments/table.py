@@ -196,10 +196,12 @@ def markdown(table: Table, results: Mapping[str, Any], reference: str | None) ->
             )
     if reference:
         lines += ["", f"* and **: differs from {reference} over users (first seed, Wilcoxon, Holm) at .05 and .01."]
+    if results.get("remark"):
+        lines += ["", str(results["remark"])]
     runtime = results.get("environment", {})
     lines += [
         "",
-        f"{results.get('date', '')}, {runtime.get('cpu', runtime.get('machine', ''))}, {results.get('command', '')}",
+        f"{results.get('date', '')}, {runtime.get('processor', '')}, {results.get('command', '')}",
     ]
     return "\n".join(lines)
 
