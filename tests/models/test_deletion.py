@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from graphrec.errors import InputError
-from graphrec.models import EASE, KGIN, LightGCN
+from graphrec.models import EASE, KGCN, KGIN, LightGCN
 from graphrec.models.base import GraphRecommender
-from graphrec.models.deletion import without_edges
+from graphrec.models.deletion import inputs_without, without_edges
 from tests.models.conformance import scores, trained
 from tests.models.planted_kg import planted_kg
 
@@ -44,3 +44,17 @@ def test_edges_that_are_not_there_are_refused() -> None:
         without_edges(model, {TO_ENTITY: torch.tensor([99999])})
     with pytest.raises(InputError, match="user__trusts__user"):
         without_edges(model, {("user", "trusts", "user"): torch.tensor([1])})
+
+
+def test_labelled_pairs_go_with_their_edges() -> None:
+    data = planted_kg().draw_negatives(1, seed=3)
+    model = KGCN(data, dim=4)
+    labelled = model.graph_inputs.labelled
+    assert labelled is not None
+    gone = labelled.edge_id[[0, 3, 10, 40]]
+    assert set(labelled.labels[[0, 3, 10, 40]].tolist()) == {0.0, 1.0}, "a drawn negative among them is no edge"
+    left = inputs_without(model.graph_inputs, {data.target: gone}).labelled
+    expected = KGCN.inputs(data.without(gone.numpy()), dim=4).labelled
+    assert left is not None and expected is not None
+    for name, values in vars(expected).items():
+        assert torch.equal(getattr(left, name), values), name
