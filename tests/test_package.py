@@ -100,7 +100,15 @@ def test_the_readmes_commands_run_as_written(tmp_path: Path) -> None:
     (tmp_path / "clicks.csv").write_text(f"uid,sku,ts\n{rows}\n", encoding="utf-8")
     (tmp_path / "request.json").write_text('{"users": [5, 17]}', encoding="utf-8")
     lines = shell_lines(ROOT / "README.md")
-    assert {line.split()[1] for line in lines} >= {"datasets", "train", "evaluate", "recommend", "compare", "explain", "forget"}
+    assert {line.split()[1] for line in lines} >= {
+        "datasets",
+        "train",
+        "evaluate",
+        "recommend",
+        "compare",
+        "explain",
+        "forget",
+    }
     for line in lines:
         words = [sys.executable, "-m", *shlex.split(line)]
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
