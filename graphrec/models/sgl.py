@@ -58,8 +58,8 @@ class SGL(TwoViews[View], PropagatedRecommender):
         num_negatives: negatives of each positive, or of a batch where they are shared.
         shared_negatives: whether a batch shares its negatives.
         positives: ``user`` or ``edge``; the authors' code visits each edge once an epoch.
-        init: ``normal``, ``xavier`` or ``spectral``. The gradient of the contrast grows as rows shrink: from Xavier's short
-            rows it outweighs the ranking for the first thousands of steps, from ``normal`` it does not.
+        init: ``normal``, ``xavier`` or ``spectral``. The gradient of the contrast grows as rows shrink: from Xavier's
+            short rows it outweighs the ranking for the first thousands of steps, from ``normal`` it does not.
         init_scale: standard deviation of the initial entries, for ``normal`` and ``spectral``.
         lr: learning rate of Adam.
         reg: λ₂.
