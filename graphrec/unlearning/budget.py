@@ -37,7 +37,8 @@ class Spent:
         edges: training edges forgotten approximately.
         of: training edges of the last exact model.
         requests: met approximately.
-        utility: relative loss of Recall@20 on those who stay, summed over requests; gains do not count against it.
+        utility: relative loss of Recall@k (of the run's longest list) on those who stay, summed over requests; gains do
+            not count against it.
     """
 
     edges: int = 0

@@ -249,8 +249,9 @@ class Work:
         gone = len(self.resolved.training(self.data).get(self.data.target, ()))
         loss = 0.0
         if outcome.exactness != "exact" and gone and "test" in self.left.parts:
+            k = max(self.ks)
             was, now = (
-                float(evaluate(model, self.left, split="test", ks=(20,), metrics=["recall"])["recall@20"])
+                float(evaluate(model, self.left, split="test", ks=(k,), metrics=["recall"])[f"recall@{k}"])
                 for model in (self.model, outcome.model)
             )
             loss = (was - now) / was if was else 0.0

@@ -40,7 +40,7 @@ def forget(
     out: str | os.PathLike[str],
     options: Mapping[str, Any] | None = None,
     references: int = 3,
-    ks: Sequence[int] = (20,),
+    ks: Sequence[int] | None = None,
     budget: Budget | None = None,
     strict: bool = False,
     resume: bool = False,
@@ -65,7 +65,7 @@ def forget(
         out: folder of the new run.
         options: of the method, where it is given by name.
         references: how many models are trained anew to compare with, seeds apart; 0: none, and the evidence says so.
-        ks: lengths of the lists that are compared.
+        ks: lengths of the lists that are compared; None: those that the run was tested with.
         budget: how much may add up before an exact method is demanded; None: a :class:`Budget` as it is.
         strict: whether something the dataset does not have is an error; else it is reported.
         resume: go on with this request where a process died.
@@ -96,6 +96,7 @@ def forget(
     model = rec.model if isinstance(rec, Recommender) and device is None else run.model(device or "cpu")
     check_supported(chosen, model, run)
     budget = Budget() if budget is None else budget
+    lengths = tuple(run.config.get("fit", {}).get("ks", (20,)) if ks is None else ks)
     spent = Spent.read(run.config, len(data.interactions("train")))
     _check_budget(chosen, spent, budget, resolved, data)
     path = Path(out)
@@ -115,7 +116,7 @@ def forget(
         space.open(order, resume)
         started = audit.timestamp()
         run = block(run, resolved, data, rec if isinstance(rec, Recommender) else None)
-        work = Work(run, model, data, resolved, chosen, space, references, tuple(ks), progress)
+        work = Work(run, model, data, resolved, chosen, space, references, lengths, progress)
         outcome = work.outcome()
         report, retrained_seconds = work.evidence(outcome)
         new = work.write(outcome, asked, report, retrained_seconds, spent, budget, started, data_out)

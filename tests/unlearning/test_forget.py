@@ -24,10 +24,11 @@ from graphrec.models import EASE, LightGCN
 from graphrec.runs import Run
 from graphrec.serving import Recommender
 from graphrec.serving.mask import Mask
-from graphrec.unlearning import METHODS, Budget, ForgetRequest, forget, preview, resolve
+from graphrec.unlearning import METHODS, Budget, ForgetRequest, compacted, forget, preview, resolve
 from graphrec.unlearning.methods import Finetune, Outcome, Task, Unlearner
 from graphrec.unlearning.workspace import lock
 from tests.models.planted import choices
+from tests.unlearning.test_resolve import world
 
 HPARAMS = {"dim": 8, "num_layers": 2, "lr": 0.02, "seed": 3}
 FIT = {"epochs": 6, "progress": False, "report": False}
@@ -281,6 +282,32 @@ def test_lists_made_from_the_old_run_are_named(run: Run, data: RecDataset, tmp_p
     evidence = json.loads((new.path / "forgetting.json").read_text())
     assert not evidence["scan"]["ok"] and "caches" not in evidence["claims"]
     assert "lists.parquet" in (new.path / "forgetting.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("asked", "interactions"),
+    [
+        (ForgetRequest(texts=("i4",), features=(("i2", None),)), False),
+        (ForgetRequest(behaviours=(("views", None),)), False),
+        (ForgetRequest(relations=("made_by",)), False),
+        (ForgetRequest(users=("u3",), items=("i1",)), True),
+    ],
+)
+def test_requests_of_every_kind_end_in_a_run_with_evidence(
+    asked: ForgetRequest, interactions: bool, tmp_path: Path
+) -> None:
+    """On a catalogue of ten items, with lists as long as those that the run was tested with."""
+    data = world()
+    options = {"epochs": 2, "progress": False, "report": False, "ks": (5,), "metric": "recall@5"}
+    run = graphrec.fit(LightGCN(data, dim=4), data, out=tmp_path / "run", **options)
+    new = forget(run, data, asked, method="finetune", out=tmp_path / "new", references=1, budget=Budget(share=1.0))
+    found = json.loads((new.path / "forgetting.json").read_text())
+    assert found["scan"]["ok"] and set(found["evidence"]["rows"].values()) == {"measured"}
+    none_taken = any("takes no training interaction away" in note for note in found["evidence"]["notes"])
+    assert none_taken != interactions
+    left = compacted(data, resolve(asked, data))
+    assert new.fingerprint == left.fingerprint
+    assert "recall@5" in new.metrics
 
 
 def test_nothing_to_forget_gives_the_same_model(run: Run, data: RecDataset, tmp_path: Path) -> None:
