@@ -104,12 +104,25 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
             for name in names:
                 sync(Path(folder) / name)
             sync(Path(folder))
-        _put_in_place(temporary, path)
-        sync(path.parent)
+        replace_folder(temporary, path)
     finally:
-        # After an exchange this is the old folder, after a failure the unfinished one.
+        # After a failure this is the unfinished one.
         if temporary.exists():
             shutil.rmtree(temporary)
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Put a complete folder in the place of another atomically; the old one is removed.
+
+    Args:
+        new: on the same file system; gone afterwards.
+        path: the folder; what is there stays whole until ``new`` has its place.
+    """
+    _put_in_place(new, path)
+    sync(path.parent)
+    # After an exchange this is the old folder.
+    if new.exists():
+        shutil.rmtree(new)
 
 
 def _put_in_place(new: Path, path: Path) -> None:

@@ -202,8 +202,9 @@ class Recommender:
             known = self.users.raw[codes]
             # Numbers written as strings come back as numbers; only unknown ids stay as they were given.
             raw = known if (codes >= 0).all() else np.where(codes >= 0, known.astype(object), raw.astype(object))
-        parts = [self._frame(codes[part], raw[part], k, exclude_seen, allowed) for part in _blocks(len(codes), BLOCK)]
-        return pd.concat(parts, ignore_index=True) if parts else self._frame(codes, raw, k, exclude_seen, allowed)
+        left_out = self._left_out(exclude_seen)
+        parts = [self._frame(codes[part], raw[part], k, left_out, allowed) for part in _blocks(len(codes), BLOCK)]
+        return pd.concat(parts, ignore_index=True) if parts else self._frame(codes, raw, k, left_out, allowed)
 
     def recommend_blocks(
         self,
@@ -216,9 +217,9 @@ class Recommender:
         """The frames of :meth:`recommend` for all users, a block of users at a time."""
         self._check_k(k)
         allowed = self._candidates(candidates, "skip")
-        served = self._served(np.arange(len(self.users)))
+        served, left_out = self._served(np.arange(len(self.users))), self._left_out(exclude_seen)
         for part in _blocks(len(served), block):
-            yield self._frame(served[part], self.users.raw[served[part]], k, exclude_seen, allowed)
+            yield self._frame(served[part], self.users.raw[served[part]], k, left_out, allowed)
 
     def recommend_all(
         self,
@@ -436,7 +437,12 @@ class Recommender:
 
     @torch.no_grad()
     def _frame(
-        self, codes: np.ndarray, raw: np.ndarray, k: int, exclude_seen: bool, allowed: Tensor | None
+        self,
+        codes: np.ndarray,
+        raw: np.ndarray,
+        k: int,
+        left_out: Adjacency | UserItems | None,
+        allowed: Tensor | None,
     ) -> pd.DataFrame:
         width = k if allowed is None else min(k, len(allowed))
         items = np.full((len(codes), width), -1, dtype=np.int64)
@@ -448,7 +454,7 @@ class Recommender:
                 self.model,
                 users.to(self.model.device),
                 width,
-                exclude=self._left_out(exclude_seen),
+                exclude=left_out,
                 items=None if allowed is None else allowed.to(self.model.device),
             )
             items[known], scores[known] = found.cpu().numpy(), values.float().cpu().numpy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError, unknown
 from graphrec.models.base import GraphRecommender
 from graphrec.runs import Run, as_model
-from graphrec.runs.files import clear_errors
+from graphrec.runs.files import clear_errors, replace_folder
 from graphrec.runs.manifest import SUPERSEDED, json_bytes
 from graphrec.runs.write import check_replaceable
 from graphrec.serving import Recommender
@@ -121,7 +121,7 @@ def forget(
         report, retrained_seconds = work.evidence(outcome)
         new = work.write(outcome, asked, report, retrained_seconds, spent, budget, started, data_out)
         with clear_errors(path, "run", "The run before is whole."):
-            _put_in_place(new, path)
+            replace_folder(new.path, path)
         done = Run(path)
         run.add({SUPERSEDED: json_bytes({"by": path.name, "edges": len(resolved), "at": audit.timestamp()})})
         space.remove()
@@ -204,20 +204,9 @@ def _check_budget(method: Unlearner, spent: Spent, budget: Budget, resolved: Res
     if method.reaches() == "exact":
         return
     gone = len(resolved.training(data).get(data.target, ()))
-    over = replace(spent, edges=spent.edges + gone, requests=spent.requests + bool(gone)).over(budget)
+    over = spent.after(method.reaches(), gone, left=0, utility=0.0).over(budget)
     if over is not None:
         raise InputError(
             f"{method.name} is {method.reaches()}, and with this request {over} would have been forgotten so since the "
             "last exact model: retrain, or state a larger budget."
         )
-
-
-def _put_in_place(new: Run, path: Path) -> None:
-    """Move the new run from the workspace to its place, in one step."""
-    if path.exists():
-        aside = path.with_name(f"{path.name}.forgetting") / "replaced"
-        os.rename(path, aside)
-        os.rename(new.path, path)
-        shutil.rmtree(aside)
-        return
-    os.rename(new.path, path)
