@@ -28,6 +28,7 @@ from run import check_keys, read_mapping
 
 import graphrec
 from graphrec.datasets import RecDataset
+from graphrec.datasets.load import locate
 from graphrec.errors import InputError, MissingFileError, unknown
 from graphrec.models import resolve as resolve_model
 from graphrec.models.base import GraphRecommender
@@ -162,8 +163,6 @@ def scene(setting: Setting, seeds: int, folder: Path, root: str | None) -> Scene
 
 
 def _source(setting: Setting, root: str | None) -> Path:
-    from graphrec.datasets.load import locate
-
     return locate(setting.dataset, root).path
 
 

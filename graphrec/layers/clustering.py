@@ -67,13 +67,18 @@ def kmeans(
         if before is not None and torch.equal(assignment, before):
             break
         before = assignment
-        counts = torch.bincount(assignment, minlength=k)
-        sums = torch.zeros_like(centroids).index_add_(0, assignment, rows)
-        centroids = sums / counts.clamp_min(1).unsqueeze(1).to(x.dtype)
-        empty = torch.nonzero(counts == 0)[:, 0]
+        centroids = cluster_means(rows, assignment, centroids)
+        empty = torch.nonzero(torch.bincount(assignment, minlength=k) == 0)[:, 0]
         if len(empty):
             centroids[empty] = rows.index_select(0, gap.topk(len(empty)).indices)
     return Clusters(centroids, nearest(x, centroids, memory=memory)[0])
+
+
+def cluster_means(x: Tensor, cluster: Tensor, before: Tensor) -> Tensor:
+    """The mean vector (K, D) of each cluster's rows (N, D); a cluster without any keeps its row of ``before``."""
+    sums = torch.zeros_like(before).index_add_(0, cluster, x)
+    size = torch.bincount(cluster, minlength=len(before)).unsqueeze(1)
+    return torch.where(size > 0, sums / size.clamp_min(1), before)
 
 
 def nearest(x: Tensor, centroids: Tensor, *, memory: int = MEMORY_BUDGET) -> tuple[Tensor, Tensor]:

@@ -36,18 +36,19 @@ def removed_mask(graph: HeteroData, removed: Mapping[EdgeType, Tensor]) -> dict[
 
 def touched_edges(graph: HeteroData, removed: Mapping[EdgeType, Tensor]) -> Nodes:
     """How many of the edges to forget end at each node, (N,) int64 by node type; a loop counts twice."""
-    counts = _zeros(graph, torch.int64)
-    for edge_type, mask in removed_mask(graph, removed).items():
-        for node_type, ends in zip((edge_type[0], edge_type[2]), graph[edge_type].edge_index[:, mask], strict=True):
-            counts[node_type] += torch.bincount(ends, minlength=len(counts[node_type]))
-    return counts
+    masks = removed_mask(graph, removed)
+    return _ends(graph, {name: graph[name].edge_index[:, mask] for name, mask in masks.items()})
 
 
 def degrees(graph: HeteroData) -> Nodes:
     """Edges of every type at each node, (N,) int64 by node type; a loop counts twice."""
+    return _ends(graph, {name: graph[name].edge_index for name in graph.edge_types})
+
+
+def _ends(graph: HeteroData, edges: Mapping[EdgeType, Tensor]) -> Nodes:
     counts = _zeros(graph, torch.int64)
-    for edge_type in graph.edge_types:
-        for node_type, ends in zip((edge_type[0], edge_type[2]), graph[edge_type].edge_index, strict=True):
+    for edge_type, edge_index in edges.items():
+        for node_type, ends in zip((edge_type[0], edge_type[2]), edge_index, strict=True):
             counts[node_type] += torch.bincount(ends, minlength=len(counts[node_type]))
     return counts
 

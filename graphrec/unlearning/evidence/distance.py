@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from graphrec.evaluation.classification import average_ranks
 from graphrec.evaluation.ranking import evaluating, score_blocks
+from graphrec.influence.attribution_metrics import spearman as rank_correlation
 from graphrec.unlearning.evidence.measures import BEFORE, RETRAINED, UNLEARNED, Measure, Row, mean_and_sd, measured
 from graphrec.unlearning.evidence.pairs import PairSet
 from graphrec.unlearning.evidence.views import View
@@ -25,12 +25,7 @@ def rmse(first: Tensor, second: Tensor) -> float:
 
 def spearman(first: Tensor, second: Tensor) -> float:
     """Correlation of ranks, equal values sharing theirs; NaN where one has a single value."""
-    if len(first) < 2:
-        return math.nan
-    a, b = average_ranks(first), average_ranks(second)
-    a, b = a - a.mean(), b - b.mean()
-    scale = (a.square().sum() * b.square().sum()).sqrt()
-    return float((a * b).sum() / scale) if float(scale) > 0 else math.nan
+    return rank_correlation(first.numpy(), second.numpy()) if len(first) > 1 else math.nan
 
 
 def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from graphrec import randomness
 from graphrec.errors import InputError
+from graphrec.layers.clustering import cluster_means
 from graphrec.unlearning.partitions.capacity import fill
 
 
@@ -33,13 +34,6 @@ def starting_points(count: int, clusters: int, seed: int, device: torch.device) 
 def distances(x: Tensor, centroids: Tensor) -> Tensor:
     """Euclidean distances (N, K), by differences: equal vectors have distance 0."""
     return torch.cdist(x, centroids, compute_mode="donot_use_mm_for_euclid_dist")
-
-
-def means(x: Tensor, cluster: Tensor, before: Tensor) -> Tensor:
-    """The mean vector (K, D) of each cluster's rows; a cluster without any keeps its row of ``before``."""
-    sums = torch.zeros_like(before).index_add_(0, cluster, x)
-    size = torch.bincount(cluster, minlength=len(before)).unsqueeze(1)
-    return torch.where(size > 0, sums / size.clamp_min(1), before)
 
 
 def balanced_clusters(
@@ -76,7 +70,7 @@ def balanced_clusters(
         if torch.equal(found, cluster):
             break
         cluster = found
-        centroids = means(x, cluster, centroids)
+        centroids = cluster_means(x, cluster, centroids)
     return cluster
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from graphrec.layers.clustering import cluster_means
 from graphrec.unlearning.partitions.capacity import fill
-from graphrec.unlearning.partitions.clustering import distances, means, starting_points
+from graphrec.unlearning.partitions.clustering import distances, starting_points
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def transport_clusters(x: Tensor, clusters: int, *, rounds: int = 10, seed: int 
         if cluster is not None and torch.equal(found, cluster):
             break
         cluster = found
-        centroids = means(x, cluster, centroids)
+        centroids = cluster_means(x, cluster, centroids)
     assert cluster is not None
     return Clusters(cluster, tuple(objective))
 
