@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from graphrec.cli.arguments import Parser
 from graphrec.cli.output import print_json, table
-from graphrec.cli.runs import existing_run
+from graphrec.cli.runs import add_superseded_argument, existing_run
 from graphrec.errors import InputError
 
 _SHOWN = {
@@ -45,6 +45,7 @@ def parser() -> Parser:
     shape.add_argument("--groups", type=int, default=4, help="groups of users by activity")
     shape.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     shape.add_argument("--json", action="store_true", help="print JSON")
+    add_superseded_argument(shape)
     return shape.polish()
 
 
@@ -56,9 +57,10 @@ def run(arguments: Sequence[str]) -> int:
     for folder in [*options.runs, *([options.baseline] if options.baseline else [])]:
         existing_run(folder)
     from graphrec.evaluation import compare
+    from graphrec.runs import Run
 
     found = compare(
-        options.runs,
+        [Run.open(folder, allow_superseded=options.allow_superseded) for folder in options.runs],
         options.runs.index(options.baseline) if options.baseline in options.runs else options.baseline or 0,
         metrics=options.metrics,
         level=options.level,

@@ -103,7 +103,13 @@ def run(arguments: Sequence[str]) -> int:
         from graphrec.unlearning import prepare
 
         made = prepare(
-            opened, run_data(opened, options), method=chosen, out=options.out, device=options.device, progress=True
+            opened,
+            run_data(opened, options),
+            method=chosen,
+            out=options.out,
+            device=options.device,
+            progress=not options.json,
+            allow_superseded=options.allow_superseded,
         )
         return _said({"run": str(made.path), "method": chosen.name, **_numbers(made.metrics)}, options.json)
     from graphrec.unlearning import ForgetRequest

@@ -34,6 +34,11 @@ def add_data_arguments(shape: Parser) -> None:
         default=None,
         help="folder that holds the dataset's own folder; null: $GRAPHREC_DATA, then the user cache",
     )
+    add_superseded_argument(shape)
+
+
+def add_superseded_argument(shape: Parser) -> None:
+    """``--allow-superseded`` of a command that opens a run."""
     shape.add_argument(
         "--allow-superseded",
         action="store_true",

@@ -158,6 +158,10 @@ def _broken_off(folder: str) -> dict[str, Any] | None:
         raise MissingFileError(
             f"--resume {folder}: neither {folder} nor {training_folder(folder)} holds a training to go on with"
         )
+    if config is None:
+        from graphrec.runs import Run
+
+        Run(folder)  # raises where it is no run any more that counts as finished: superseded, damaged
     return config
 
 

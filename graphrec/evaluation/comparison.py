@@ -223,7 +223,7 @@ def _tables(
     for position, (name, source) in enumerate(given):
         evaluation = source if isinstance(source, Evaluation) else None
         if isinstance(source, (str, os.PathLike)):
-            source = Run(source)
+            source = Run.open(source)
         if isinstance(source, Run):
             name = name or source.path.name
             table = source.per_user()

@@ -38,6 +38,7 @@ class Run:
 
     Args:
         path: the folder. Its manifest is read and its format version checked; :meth:`open` checks the files too.
+        allow_superseded: whether a run may be read that another has taken the place of, because it was asked to forget.
 
     Attributes:
         path: the folder.
@@ -48,11 +49,11 @@ class Run:
 
     Raises:
         MissingFileError: there is no run at ``path``.
-        InputError: the run is of a newer format, or its manifest is damaged.
+        InputError: the run is of a newer format, its manifest is damaged, or it is superseded.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike[str], *, allow_superseded: bool = False) -> None:
+        self.path, self.allow_superseded = Path(path), allow_superseded
         recover(self.path)
         if not (self.path / MANIFEST).is_file():
             found = "no such folder" if not self.path.exists() else f"it has no {MANIFEST}"
@@ -69,6 +70,7 @@ class Run:
                 f"this graphrec ({version('graphrec')}) reads formats up to {FORMAT}. "
                 "Update with: pip install -U graphrec"
             )
+        self._check_superseded(SUPERSEDED in self.files)
         self.config: dict[str, Any] = yaml.safe_load(self._read("config.yaml"))
         self.metrics: dict[str, Any] = json.loads(self._read("metrics.json"))
         self._temporary: TemporaryDirectory[str] | None = None
@@ -81,16 +83,18 @@ class Run:
             InputError: a file was changed, or another run has taken this one's place because it was asked to forget;
                 ``allow_superseded`` opens it nevertheless.
         """
-        run = cls(path)
-        by = run.superseded
-        if by is not None and not allow_superseded:
-            raise InputError(
-                f"{run.path} is superseded: {by['by']} forgot {by['edges']:,} edges that are still in it. "
-                "Open that run, or this one with allow_superseded (--allow-superseded)."
-            )
+        run = cls(path, allow_superseded=allow_superseded)
         if verify:
             run.verify()
         return run
+
+    def _check_superseded(self, is_superseded: bool) -> None:
+        if is_superseded and not self.allow_superseded:
+            by = json.loads(self._read(SUPERSEDED))
+            raise InputError(
+                f"{self.path} is superseded: {by['by']} forgot {by['edges']:,} edges that are still in it. "
+                "Open that run, or this one with allow_superseded (--allow-superseded, where a command has it)."
+            )
 
     def verify(self) -> None:
         """Check every file against the manifest.
@@ -171,7 +175,12 @@ class Run:
         return read_inputs(self.path / "seen.safetensors", self.path / "inputs.safetensors")
 
     def weights(self) -> dict[str, Tensor]:
-        """Parameters and buffers by name."""
+        """Parameters and buffers by name.
+
+        Raises:
+            InputError: the run has been superseded since it was opened.
+        """
+        self._check_superseded((self.path / SUPERSEDED).is_file())
         return read_tensors(self.path / "model.safetensors")[0]
 
     def model(
@@ -261,7 +270,7 @@ class Run:
         """
         with clear_errors(self.path, "run", "It is as it was."):
             write_folder(self.path, lambda folder: self._fill(folder, files, holds or {}, remove))
-        run = Run(self.path)
+        run = Run(self.path, allow_superseded=self.allow_superseded or SUPERSEDED in files)
         run._temporary = self._temporary
         return run
 

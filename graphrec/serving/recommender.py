@@ -111,7 +111,7 @@ class Recommender:
         if target.exists() and target.resolve() == run.path.resolve():
             return target
         if target.is_dir() and any(target.iterdir()):
-            Run(target)
+            Run(target, allow_superseded=True)
         with clear_errors(target, "run", "What was there before is whole."):
             write_folder(target, lambda new: write_contents(new, portable_files(run)))
         return target

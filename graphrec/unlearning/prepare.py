@@ -35,6 +35,7 @@ def prepare(
     options: Mapping[str, Any] | None = None,
     device: str | torch.device | None = None,
     progress: bool = False,
+    allow_superseded: bool = False,
 ) -> Run:
     """Write a run that can forget by a method: with its shards, or its influence encoder.
 
@@ -49,11 +50,12 @@ def prepare(
         options: of the method, where it is given by name.
         device: where to compute; None: the CPU.
         progress: whether to show progress on standard error.
+        allow_superseded: whether a superseded run may be prepared.
 
     Raises:
-        InputError: the method needs no preparation, or does not support the model.
+        InputError: the method needs no preparation, or does not support the model; the run is superseded.
     """
-    run = run_of(rec)
+    run = run_of(rec, allow_superseded)
     data = run.dataset() if data is None else data
     run.check_data(data)
     chosen = method_of(method, options)

@@ -118,8 +118,8 @@ def scan(
     Raises:
         InputError: the request was resolved against another dataset, or ``run`` is no run.
     """
-    run = run if isinstance(run, Run) else Run(run)
-    before = before if before is None or isinstance(before, Run) else Run(before)
+    run = run if isinstance(run, Run) else Run(run, allow_superseded=True)
+    before = before if before is None or isinstance(before, Run) else Run(before, allow_superseded=True)
     if (resolved is None) != (data is None):
         raise InputError("scan needs both the request (resolved) and the dataset it names something of, or neither.")
     sought = None
@@ -324,7 +324,7 @@ class _Scan:
     def _folder_with_manifest(self, path: Path) -> None:
         """A converted dataset, or another run."""
         try:
-            other = Run(path)
+            other = Run(path, allow_superseded=True)
         except InputError:
             exports.read_dataset(self.subject, path, path.name, self.notes)
             return

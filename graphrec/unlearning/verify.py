@@ -166,7 +166,7 @@ def _check_bytes(path: Path, made: Verification) -> None:
 
 def _open(path: Path, made: Verification) -> Run | None:
     try:
-        return Run(path)
+        return Run(path, allow_superseded=True)
     except (InputError, OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         made.note(False, f"the run cannot be opened ({type(error).__name__})")
         return None
