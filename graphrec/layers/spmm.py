@@ -2,9 +2,10 @@
 
 Two operations whose gradients are each other, :func:`spmm` (sparse times dense) and :func:`sddmm` (the
 product ``a bᵀ`` at the stored entries alone), so that both can be differentiated any number of times.
-Nothing of size (edges x width) is made. On the CPU the kernels are MKL's row-parallel product and torch's
-sampled product, on CUDA those of cuSPARSE; the same call reaches both, and each entry of a result is summed
-by one thread in stored order.
+Nothing of size (edges x width) is made. On the CPU the kernels are that of bags of embeddings
+(:mod:`graphrec.layers.bags`), MKL's row-parallel product for other types than float32 and for a few columns, and
+torch's sampled product, on CUDA those of cuSPARSE; the same call reaches all, and each entry of a result is summed by
+one thread in stored order.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from graphrec.errors import InputError
 from graphrec.graphs.adjacency import Adjacency
+from graphrec.layers import bags
 
 MEMORY_BUDGET = 64 * 2**20
 """Bytes that the temporaries of one product may take."""
@@ -114,14 +116,18 @@ def multiply(
     """
     if add_scale == 0:
         add = None
-    if out is None:
-        out = x.new_empty(adj.shape[0], x.shape[1])
-    if out.numel() == 0:
-        return out
+    if adj.shape[0] == 0 or x.shape[1] == 0:
+        return x.new_empty(adj.shape[0], x.shape[1]) if out is None else out
     if len(adj) == 0:
+        out = x.new_empty(adj.shape[0], x.shape[1]) if out is None else out
         return out.zero_() if add is None else torch.mul(add, add_scale, out=out)
     if x.dtype in (torch.float16, torch.bfloat16):
         return _multiply_half(adj, x, values, out, add, add_scale, scale)
+    if bags.serves(x, adj.rowptr, adj.col):
+        stored = _own_values(adj, x.dtype) if values is None else values
+        return bags.bag_product(adj.rowptr, adj.col, stored, x, out, add, add_scale, scale)
+    if out is None:
+        out = x.new_empty(adj.shape[0], x.shape[1])
     matrix = _matrix(adj, x.dtype, values)
     dense = x if x.stride(1) == 1 and x.stride(0) >= x.shape[1] else x.contiguous()
     if add is None:
@@ -130,11 +136,18 @@ def multiply(
 
 
 def _multiply_half(
-    adj: Adjacency, x: Tensor, values: Tensor | None, out: Tensor, add: Tensor | None, add_scale: float, scale: float
+    adj: Adjacency,
+    x: Tensor,
+    values: Tensor | None,
+    out: Tensor | None,
+    add: Tensor | None,
+    add_scale: float,
+    scale: float,
 ) -> Tensor:
     """Blocks of columns in float32: what is added up is rounded once."""
     wide = None if values is None else values.float()
     block = max(1, MEMORY_BUDGET // (4 * (adj.shape[0] + adj.shape[1])))
+    out = x.new_empty(adj.shape[0], x.shape[1]) if out is None else out
     for start in range(0, x.shape[1], block):
         columns = slice(start, start + block)
         product = multiply(adj, x[:, columns].float(), wide, scale=scale)
@@ -228,9 +241,19 @@ def _matrix(adj: Adjacency, dtype: torch.dtype, values: Tensor | None) -> Tensor
         return _csr(adj, values)
     key = f"csr/{dtype}"
     if key not in adj.cache:
-        own = adj.values
-        made = torch.ones(len(adj), dtype=dtype, device=adj.device) if own is None else own.detach().to(dtype)
-        adj.cache[key] = _csr(adj, made)
+        own = _own_values(adj, dtype)
+        adj.cache[key] = _csr(adj, torch.ones(len(adj), dtype=dtype, device=adj.device) if own is None else own)
+    kept: Tensor = adj.cache[key]
+    return kept
+
+
+def _own_values(adj: Adjacency, dtype: torch.dtype) -> Tensor | None:
+    """The matrix's own values in the type of a product; kept on ``adj`` where they are of another."""
+    if adj.values is None or adj.values.dtype == dtype:
+        return None if adj.values is None else adj.values.detach()
+    key = f"values/{dtype}"
+    if key not in adj.cache:
+        adj.cache[key] = adj.values.detach().to(dtype)
     kept: Tensor = adj.cache[key]
     return kept
 
