@@ -25,6 +25,9 @@ Precision = Literal["float32", "bfloat16"]
 CHUNK = 16384
 """Columns of a wide layer that are turned into half precision at a time."""
 
+# Narrower blocks of a Gram matrix are slower than what they save.
+_GRAM_COLUMNS = 64
+
 
 class Denoiser(nn.Module):
     r"""Two layers that predict a clean row from a noisy one and the step of its noise.
@@ -174,8 +177,8 @@ def output_errors(
     With predictions :math:`\theta = h W^\top + b`: :math:`\sum_j (z_j - \theta_j)^2`, and :math:`\theta_{S} M` for a
     range S of columns. Where B is large beside H the sum over columns goes by
     :math:`\theta\theta^\top = h\,(W^\top W)\,h^\top + \dots`, so that no (B, C) block is made and two products of size
-    (C, H, H) take the place of three of size (B, C, H); the same numbers, rounded otherwise. Else the differences are
-    kept for the backward pass.
+    (C, H, H), one of them symmetric, take the place of three of size (B, C, H); the same numbers, rounded otherwise.
+    Else the differences are kept for the backward pass.
 
     Args:
         codes: h, (B, H).
@@ -189,10 +192,24 @@ def output_errors(
     Returns:
         (B,) and (B, D); differentiable in codes, weight and bias.
     """
-    by_squares = not half and 3 * codes.shape[0] > 2 * codes.shape[1]
+    by_squares = not half and 3 * codes.shape[0] > 1.6 * codes.shape[1]
     found = _Squares if by_squares else _Differences
     errors, guided = found.apply(codes, weight, bias, rows, guide, first, half)
     return errors, guided
+
+
+def gram_matrix(weight: Tensor) -> Tensor:
+    """``weightᵀ weight``, (C, H) to (H, H); on a CPU blocks below the diagonal are copied: 3/5 of the products."""
+    if weight.device.type != "cpu":
+        return weight.T @ weight
+    width = weight.shape[1]
+    gram = weight.new_empty(width, width)
+    size = max(_GRAM_COLUMNS, -(-width // 5))
+    for start in range(0, width, size):
+        end = min(start + size, width)
+        torch.mm(weight[:, start:end].T, weight[:, start:], out=gram[start:end, start:])
+        gram[end:, start:end] = gram[start:end, end:].T
+    return gram
 
 
 def entries(rows: Adjacency, like: Tensor) -> Tensor:
@@ -213,7 +230,7 @@ class _Squares(torch.autograd.Function):
         ctx: Any, codes: Tensor, weight: Tensor, bias: Tensor, rows: Adjacency, guide: Tensor, first: int, half: bool
     ) -> Any:
         values = entries(rows, codes)
-        gram, lean = weight.T @ weight, weight.T @ bias
+        gram, lean = gram_matrix(weight), weight.T @ bias
         picked = multiply(rows, weight, values)  # sum of the weight's rows at a row's entries
         own = row_totals(rows, values * bias[rows.col])
         errors = ((codes @ gram + 2 * (lean - picked)) * codes).sum(1) + bias @ bias - 2 * own

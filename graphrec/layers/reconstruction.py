@@ -15,9 +15,10 @@ from torch.nn import functional
 
 from graphrec.errors import InputError, unknown
 from graphrec.graphs.adjacency import Adjacency
-from graphrec.layers.denoiser import Denoiser, entries, entry_scores, row_totals
+from graphrec.layers.denoiser import Denoiser, entries, entry_scores, gram_matrix, row_totals
 from graphrec.layers.diffusion import Schedule, check_columns, noisy_block
 from graphrec.layers.spmm import MEMORY_BUDGET, multiply
+from graphrec.randomness import hash_bits
 
 Candidates = Literal["all", "stored"]
 
@@ -52,7 +53,7 @@ class Reconstruction:
         self.denoiser, self.schedule, self.noised, self.generator = denoiser, schedule, noised, generator
         with torch.no_grad():
             weight, bias = denoiser.output_weight, denoiser.output_bias
-            self.gram, self.lean = weight.T @ weight, weight.T @ bias
+            self.gram, self.lean = gram_matrix(weight), weight.T @ bias
             self.through, self.bias_through = weight.T @ denoiser.input_weight, bias @ denoiser.input_weight
             self.bias_square = bias @ bias
 
@@ -132,7 +133,8 @@ def strongest(
         block: rows at a time; fewer where their predictions would not fit the budget of memory.
 
     Returns:
-        two int64 tensors of equal length; rows ascend as given.
+        two int64 tensors of equal length; rows come in the order given. Rows with the same entries, of which a
+        knowledge graph has many (entities that hang on one item), are reconstructed once.
     """
     if k < 1:
         raise InputError(f"k must be a positive whole number, found {k}.")
@@ -141,21 +143,51 @@ def strongest(
     with torch.no_grad():
         own = Reconstruction(denoiser, schedule, noised=noised, generator=generator)
         rows = torch.arange(matrix.shape[0], device=matrix.device) if rows is None else rows
-        found = []
-        for part in rows.split(block):
+        place = None if noised else equal_rows(matrix, rows)
+        asked, found = rows if place is None else rows[place.unique()], []
+        for part in asked.split(block):
             picked = matrix.row_subset(part)
             codes = own.codes(picked)
             if candidates == "stored":
                 weight, bias = denoiser.output_weight, denoiser.output_bias
-                place, column = _largest_entries(picked, entry_scores(codes, weight, bias, picked), k)
+                row, column = _largest_entries(picked, entry_scores(codes, weight, bias, picked), k)
             else:
-                place, column = _largest_columns(own, codes, min(k, matrix.shape[1]))
-            found.append(torch.stack([part[place], column]))
+                row, column = _largest_columns(own, codes, min(k, matrix.shape[1]))
+            found.append(torch.stack([part[row], column]))
     if not found:
         empty = torch.empty(0, dtype=torch.int64, device=matrix.device)
         return empty, empty
     pairs = torch.cat(found, 1)
-    return pairs[0], pairs[1]
+    return (pairs[0], pairs[1]) if place is None else _for_all(pairs, rows, rows[place])
+
+
+def equal_rows(matrix: Adjacency, rows: Tensor) -> Tensor | None:
+    """For each of some rows (P,) the place in ``rows`` of the first that has the same entries, (P,) int64.
+
+    None where entries have values, or where rows that differ are not told apart by the hashes they are compared by.
+    """
+    if matrix.values is not None or len(rows) == 0:
+        return None
+    picked = matrix.row_subset(rows, edges=False)
+    sums = torch.zeros_like(rows).index_add_(0, picked.rows().long(), hash_bits(0, picked.col.long()))
+    distinct, group = torch.unique(sums, return_inverse=True)
+    places = torch.arange(len(rows), device=rows.device)
+    first = places.new_full((len(distinct),), len(rows)).scatter_reduce_(0, group, places, "amin")[group]
+    other = picked.row_subset(first, edges=False)
+    same = torch.equal(other.rowptr, picked.rowptr) and torch.equal(other.col, picked.col)
+    return first if same else None
+
+
+def _for_all(pairs: Tensor, rows: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairs (2, Q) of distinct rows, for ``rows`` (P,), each of which has the columns of the row in ``like``, (P,)."""
+    order = torch.argsort(pairs[0], stable=True)
+    number = torch.searchsorted(pairs[0][order], torch.stack([like, like + 1]))
+    counts = number[1] - number[0]
+    ends = counts.cumsum(0)
+    place = torch.arange(int(counts.sum()), device=rows.device) + torch.repeat_interleave(
+        number[0] - ends + counts, counts
+    )
+    return rows.repeat_interleave(counts), pairs[1][order[place]]
 
 
 def _largest_columns(own: Reconstruction, codes: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from graphrec.errors import InputError
 from graphrec.graphs.adjacency import Adjacency
 from graphrec.layers import denoiser as denoiser_module
 from graphrec.layers import diffusion as diffusion_module
-from graphrec.layers.denoiser import Denoiser
+from graphrec.layers.denoiser import Denoiser, gram_matrix
 from graphrec.layers.diffusion import (
     Guidance,
     Schedule,
@@ -23,7 +23,7 @@ from graphrec.layers.diffusion import (
     variance_schedule,
 )
 from graphrec.layers.dropout import kept_entries
-from graphrec.layers.reconstruction import Reconstruction, entries_of, strongest
+from graphrec.layers.reconstruction import Reconstruction, entries_of, equal_rows, strongest
 from graphrec.randomness import generator
 
 
@@ -228,6 +228,45 @@ def test_strongest_columns(k: int, candidates: str, monkeypatch: pytest.MonkeyPa
         )
         wanted = expected if asked is None else {pair for pair in expected if pair[0] in picked.tolist()}
         assert sorted(zip(heads.tolist(), tails.tolist(), strict=True)) == sorted(wanted)
+
+
+@pytest.mark.parametrize("candidates", ["all", "stored"])
+def test_rows_with_the_same_entries_are_reconstructed_once(candidates: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = relation().to_dense()[torch.tensor([0, 1, 0, 2, 8, 1, 1, 8, 3])]  # with repeated and with empty rows
+    matrix, denoiser, schedule = Adjacency.from_edges(dense.nonzero().T, (9, 13)), small().eval(), variance_schedule()
+    asked = torch.tensor([6, 2, 8, 0, 1, 7, 6])
+    passed: list[int] = []
+    codes = Reconstruction.codes
+
+    def counted(own: Reconstruction, rows: Adjacency) -> Tensor:
+        passed.append(rows.shape[0])
+        return codes(own, rows)
+
+    monkeypatch.setattr(Reconstruction, "codes", counted)
+    together = strongest(denoiser, schedule, matrix, 2, rows=asked, candidates=candidates)  # type: ignore[arg-type]
+    assert sum(passed) == 4  # those of rows 6 and 1, of 2 and 0, of 8 and of 7
+    single = [
+        strongest(denoiser, schedule, matrix, 2, rows=row, candidates=candidates)  # type: ignore[arg-type]
+        for row in asked.split(1)
+    ]
+    for found, parts in zip(together, zip(*single, strict=True), strict=True):
+        assert torch.equal(found, torch.cat(parts))
+
+
+def test_equal_rows_are_those_with_equal_sets_of_columns() -> None:
+    dense = torch.rand(200, 4, generator=generator(0, "rows")) < 0.5
+    matrix, rows = Adjacency.from_edges(dense.nonzero().T, (200, 4)), torch.arange(200).flip(0)
+    sets = [tuple(dense[row].tolist()) for row in rows]
+    found = equal_rows(matrix, rows)
+    assert found is not None
+    assert found.tolist() == [sets.index(own) for own in sets]
+    assert equal_rows(matrix.with_values(torch.ones(len(matrix))), rows) is None
+
+
+@pytest.mark.parametrize("width", [1, 63, 64, 65, 200, 331])
+def test_a_gram_matrix_by_its_upper_blocks(width: int) -> None:
+    weight = torch.randn(90, width, generator=generator(width, "weight"), dtype=torch.float64)
+    torch.testing.assert_close(gram_matrix(weight), weight.T @ weight, rtol=1e-12, atol=1e-12)
 
 
 def test_pairs_are_looked_up_among_stored_entries() -> None:
