@@ -2,10 +2,17 @@
 
     python experiments/explanations.py RUN --pairs 200
 
-For pairs of a user and an item of the user's list, the triples of the strongest path are taken out of the graph and the
-pair is scored again; beside it stand the drops for two kinds of control triples of the same relations and of the most
-alike degrees: elsewhere in the graph, and at the item itself. Wilcoxon's signed-rank test says whether the path's drop
-is the larger one.
+For pairs of a user and an item of the user's list, the triples of the first path are taken out of the graph and the
+pair is scored again. First by three orders:
+
+- ``strength``: the model's attention along the path alone, or shares by degree where the model has none;
+- ``estimate``: of the 100 strongest paths, the largest estimate of what the score loses, nothing measured;
+- ``effect``: what ``explain`` shows: the largest measured drop among the first of both orders.
+
+Beside each stand the drops for control triples of the same relations and of the most alike degrees: one draw elsewhere
+in the graph, and one at the item itself. ``effect`` picks the largest of several measured drops, so that a single draw
+would be an unfair control; it is also compared with the largest of ten draws elsewhere (``best_elsewhere``).
+Wilcoxon's signed-rank test says whether the path's drop is the larger one.
 """
 
 from __future__ import annotations
@@ -14,7 +21,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,27 +34,59 @@ from graphrec.errors import InputError
 from graphrec.influence import Explainer
 from graphrec.runs.environment import environment
 
+CANDIDATES = 100
+DRAWS = 10
+Row = dict[str, Any]
 
-def drops(explainer: Explainer, user: int, item: int, seed: int) -> dict[str, float] | None:
-    """What the score loses: without the strongest path's triples, and without control triples; None without a path."""
-    start, end = explainer.ends(user, item)
-    found = explainer.paths(user, item, limit=1)
+
+def drops(explainer: Explainer, user: int, item: int, seed: int) -> Row | None:
+    """What the score loses without the first path's triples by each order, and without control triples.
+
+    None where there is no path, or no control for the strongest one.
+    """
+    found = explainer.paths(user, item, limit=CANDIDATES)
     if len(found) == 0:
         return None
-    top = explainer.triples_of(found.edges[0])
-    whole = explainer.score(user, item)
-    elsewhere = list(explainer.control_edges(top, start, end, 1, seed))
+    score = explainer.score(user, item)
+    estimates, reason = explainer.effects(user, item, found.edges)
+    losses = explainer.measured(user, item, score, found, estimates, 10)
+    measured = list(losses)
+    first = {"strength": 0}
+    row: Row = {"score": score, "candidates": len(found), "reason": reason}
+    if estimates is not None:
+        first |= {"estimate": int(estimates.argmax()), "effect": measured[0]}
+        if len(set(losses.values())) > 1:
+            lost = list(losses.values())
+            row["estimate_agrees"] = float(stats.spearmanr(estimates[measured], lost).statistic)
+            row["strength_agrees"] = float(stats.spearmanr(found.strength[measured], lost).statistic)
+    for order, place in first.items():
+        triples = explainer.triples_of(found.edges[place])
+        own = controls(explainer, user, item, score, triples, seed, DRAWS if order == "effect" else 1)
+        if own is None:
+            return None
+        row[order] = {"path": losses[place], **own}
+    row["same_path"] = len(set(first.values())) == 1
+    return row
+
+
+def controls(
+    explainer: Explainer, user: int, item: int, score: float, triples: torch.Tensor, seed: int, draws: int
+) -> dict[str, float] | None:
+    """Drops of the controls of one path; None where there is none elsewhere."""
+    start, end = explainer.ends(user, item)
+    elsewhere = [
+        score - explainer.score(user, item, other)
+        for other in explainer.control_edges(triples, start, end, draws, seed)
+    ]
     if not elsewhere:
         return None
-    values = {
-        "score": whole,
-        "path": whole - explainer.score(user, item, top),
-        "elsewhere": whole - explainer.score(user, item, elsewhere[0]),
-    }
-    beside = at_the_item(explainer, top, end, seed)
+    found = {"elsewhere": elsewhere[0]}
+    if draws > 1:
+        found["best_elsewhere"] = max(elsewhere)
+    beside = at_the_item(explainer, triples, end, seed)
     if beside is not None:
-        values["at_the_item"] = whole - explainer.score(user, item, beside)
-    return values
+        found["at_the_item"] = score - explainer.score(user, item, beside)
+    return found
 
 
 def at_the_item(explainer: Explainer, top: torch.Tensor, end: int, seed: int) -> torch.Tensor | None:
@@ -73,8 +112,8 @@ def measure(run: graphrec.Run, pairs: int, seed: int, root: str | None) -> dict[
     explainer = Explainer(run.model(), data)
     stream = np.random.default_rng(seed)
     recommender = graphrec.Recommender.from_pretrained(run)
-    rows: list[dict[str, float]] = []
-    started = time.monotonic()
+    rows: list[Row] = []
+    started, spent = time.monotonic(), time.process_time()
     for user in stream.permutation(data.num_users).tolist():
         raw = data.vocabularies["user"].raw[user]
         listed = recommender.recommend([raw], k=10)["item"]
@@ -82,30 +121,57 @@ def measure(run: graphrec.Run, pairs: int, seed: int, root: str | None) -> dict[
         found = drops(explainer, user, item, int(stream.integers(2**31)))
         if found is not None:
             rows.append(found)
+            if len(rows) % 20 == 0:
+                print(f"{len(rows)} pairs, {time.monotonic() - started:.0f} s", file=sys.stderr)
         if len(rows) == pairs:
             break
-    path = np.array([row["path"] for row in rows])
-    summary: dict[str, Any] = {"pairs": len(rows), "path": _spread(path)}
-    for control in ("elsewhere", "at_the_item"):
-        other = np.array([row.get(control, np.nan) for row in rows])
-        there = ~np.isnan(other)
-        gap = path[there] - other[there]
-        summary[control] = {
-            **_spread(other[there]),
-            "pairs": int(there.sum()),
-            "path_larger": float((gap > 0).mean()),
-            "wilcoxon_p": float(stats.wilcoxon(gap, alternative="greater").pvalue),
-        }
+    if not rows:
+        raise InputError("no pair has a path and triples to compare with.")
     return {
         "model": run.config["model"],
         "dataset": data.name,
         "strength_by": explainer.strength_by,
-        **summary,
+        "pairs": len(rows),
+        "candidates": CANDIDATES,
+        "draws": DRAWS,
+        "no_effect_because": rows[0]["reason"],
+        "orders": {name: order(rows, name) for name in ("strength", "estimate", "effect") if name in rows[0]},
+        "all_orders_agree": float(np.mean([row["same_path"] for row in rows])),
+        **{
+            f"rank_correlation_of_{name}": float(np.mean(values))
+            for name in ("estimate", "strength")
+            if (values := [row[f"{name}_agrees"] for row in rows if f"{name}_agrees" in row])
+        },
+        "deletions_by_weights": explainer.deletions.by_weights,
         "seconds": time.monotonic() - started,
+        "processor_seconds": time.process_time() - spent,
         "seed": seed,
         "recall@20": run.metrics.get("recall@20"),
         "date": time.strftime("%Y-%m-%d"),
         "environment": environment(),
+    }
+
+
+def order(rows: Sequence[Row], name: str) -> dict[str, Any]:
+    """Of the first paths by one order: their drops, and how they compare with each control and the other orders."""
+    path = np.array([row[name]["path"] for row in rows])
+    found: dict[str, Any] = {"path": _spread(path), "share_above_zero": float((path > 0).mean())}
+    for control in ("elsewhere", "at_the_item", "best_elsewhere"):
+        if control in rows[0][name]:
+            found[control] = _compared(path, np.array([row[name].get(control, np.nan) for row in rows]))
+    if name != "strength":
+        found["strength"] = _compared(path, np.array([row["strength"]["path"] for row in rows]))
+    return found
+
+
+def _compared(path: np.ndarray, other: np.ndarray) -> Mapping[str, float]:
+    there = ~np.isnan(other)
+    gap = path[there] - other[there]
+    return {
+        **_spread(other[there]),
+        "pairs": int(there.sum()),
+        "path_larger": float((gap > 0).mean()),
+        "wilcoxon_p": float(stats.wilcoxon(gap, alternative="greater").pvalue) if gap.any() else 1.0,
     }
 
 

@@ -12,6 +12,7 @@ from graphrec.cli.runs import add_data_arguments, existing_run, run_data
 from graphrec.errors import InputError
 
 By = Literal["auto", "influence", "deletion"]
+Order = Literal["effect", "strength"]
 
 
 def parser() -> Parser:
@@ -20,14 +21,22 @@ def parser() -> Parser:
         "explain",
         "RUN --user ID --item ID [--k 10] [options]",
         "Why a user is shown an item: the user's training interactions that the score rests on, each tested by "
-        "removal, and, where the model reads a knowledge graph, its strongest paths from the user to the item, with "
-        "what the score loses without the triples of each. The dataset is loaded as it was for the training.",
+        "removal, and, where the model reads a knowledge graph, the paths from the user to the item that the score "
+        "rests on, with what it loses without the triples of each. The dataset is loaded as it was for the training.",
     )
     shape.add_argument("run", help="a run folder")
     shape.add_argument("--user", type=str, required=True, help="raw id of the user")
     shape.add_argument("--item", type=str, required=True, help="raw id of the item")
     shape.add_argument("--k", type=int, default=10, help="how many paths")
     shape.add_argument("--max-length", type=int, default=3, help="edges of a path, the interaction included: 2 to 4")
+    shape.add_argument(
+        "--order",
+        type=Order,
+        default="effect",
+        help="effect: of the strongest paths, those first whose removal lowers the score most; strength: by the "
+        "model's attention alone, whatever the paths do to the score",
+    )
+    shape.add_argument("--candidates", type=int, default=100, help="how many of the strongest paths effect looks at")
     shape.add_argument(
         "--controls",
         type=int,
@@ -45,6 +54,7 @@ def parser() -> Parser:
     )
     shape.add_argument("--seed", type=int, default=0, help="of the choice of what else is taken out")
     shape.add_argument("--out", type=str | None, default=None, help="HTML file to write a page with a picture to")
+    shape.add_argument("--report", action="store_true", help="show it in the run's report.html too, and keep it there")
     shape.add_argument("--json", action="store_true", help="print JSON")
     add_data_arguments(shape)
     return shape.polish()
@@ -57,17 +67,21 @@ def run(arguments: Sequence[str]) -> int:
         raise InputError(f"--out {options.out}: a name ending in .html is expected")
     folder = existing_run(options.run)
     from graphrec.influence import explain
-    from graphrec.influence.page import because_sentence, control_sentence, page
+    from graphrec.influence.page import because_sentence, page
+    from graphrec.reports import add_explanation
     from graphrec.runs import Run
 
     opened = Run.open(folder, allow_superseded=options.allow_superseded)
+    data = run_data(opened, options)
     found = explain(
         opened,
-        run_data(opened, options),
+        data,
         user=options.user,
         item=options.item,
         k=options.k,
         max_length=options.max_length,
+        order=options.order,
+        candidates=options.candidates,
         controls=options.controls,
         interactions=options.interactions,
         by=options.by,
@@ -75,7 +89,9 @@ def run(arguments: Sequence[str]) -> int:
     )
     if options.out is not None:
         Path(options.out).write_text(page(found), encoding="utf-8")
-        opened.record(options.out, ("ids", "pairs"))
+        opened.record(options.out, ("ids", "pairs", "texts"))
+    if options.report:
+        add_explanation(opened, found, data)
     if options.json:
         print_json(found.to_dict())
         return 0
@@ -91,8 +107,10 @@ def run(arguments: Sequence[str]) -> int:
         print("\nThe model reads no knowledge graph: no paths.")
     elif found.paths:
         print()
-        print(table(["rank", "path", "strength", "drop"], found.frame().itertuples(index=False), ["strength", "drop"]))
-        print(control_sentence(found))
+        frame = found.frame()
+        print(table(list(frame.columns), frame.itertuples(index=False), ["strength", "effect", "drop"]))
+        print(found.order_sentence())
+        print(found.control_sentence())
     else:
         print(f"No path of at most {options.max_length} edges joins them through the knowledge graph.")
     for title, shown in found.tables.items():
@@ -100,4 +118,6 @@ def run(arguments: Sequence[str]) -> int:
         print(table([str(name) for name in shown.columns], shown.itertuples(index=False), list(shown.columns[1:])))
     if options.out is not None:
         print(f"written to {options.out}")
+    if options.report:
+        print(f"shown in {opened.path / 'report.html'}")
     return 0

@@ -15,12 +15,10 @@ are ranked by the first of the two; a closed form is solved again without each, 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -28,12 +26,13 @@ from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError, unknown
 from graphrec.influence.estimators import attribute
 from graphrec.influence.inverse import Inverse
-from graphrec.influence.nodes import Node, named_node
+from graphrec.influence.nodes import named_node
 from graphrec.influence.objective import Objective, objective
 from graphrec.influence.queries import score_query
 from graphrec.models.base import GraphRecommender
 from graphrec.models.deletion import without_edges
 from graphrec.randomness import derive
+from graphrec.reports.explanation import Because, Support
 
 By = Literal["auto", "influence", "deletion"]
 BY = ("auto", "influence", "deletion")
@@ -41,90 +40,6 @@ BY = ("auto", "influence", "deletion")
 _DOUBLE_BACKWARD_UP_TO = 20_000
 """Training edges up to which a model without closed forms is differentiated twice by ``auto``."""
 _DOUBLE_UP_TO = 1_000_000
-
-
-@dataclass(frozen=True)
-class Support:
-    """A training interaction of the user, and what the score loses without it.
-
-    Attributes:
-        item: what the user interacted with.
-        edge_id: of the interaction.
-        influence: estimated score without it less the score: negative where it supports the item; None where candidates
-            were ranked by deletion.
-        deleted: what the score loses when the interaction is deleted and the parameters stay. Of a closed form, which
-            is solved again: what it loses altogether.
-        unlearned: what it loses with the parameters after the removal step; None where there was none.
-    """
-
-    item: Node
-    edge_id: int
-    influence: float | None
-    deleted: float
-    unlearned: float | None
-
-    @property
-    def loss(self) -> float:
-        """``unlearned`` where there is one, else ``deleted``."""
-        return self.deleted if self.unlearned is None else self.unlearned
-
-
-@dataclass(frozen=True)
-class Because:
-    """The interactions that support an item most.
-
-    Attributes:
-        verb: what the interactions are, the middle word of their edge type.
-        by: what candidates were ranked by: ``influence``, ``deletion`` or ``solved again``.
-        supports: most supporting first.
-        controls: losses of the score without others of the user's interactions, drawn, to compare with: of the last of
-            the measures that ``supports`` have.
-        candidates: how many interactions of the user were ranked.
-        interactions: how many the user has.
-        facts: damping, relative_residual, gradient_norm, products, seconds, where there are such.
-    """
-
-    verb: str
-    by: str
-    supports: tuple[Support, ...]
-    controls: tuple[float, ...]
-    candidates: int
-    interactions: int
-    facts: Mapping[str, float] = field(default_factory=dict)
-
-    def frame(self) -> pd.DataFrame:
-        """A row for each interaction: item, influence, deleted, unlearned."""
-        rows = [(str(one.item), one.influence, one.deleted, one.unlearned) for one in self.supports]
-        return pd.DataFrame(rows, columns=["item", "influence", "deleted", "unlearned"])
-
-    def sentence(self) -> str:
-        """One line that names the interactions whose removal was found to cost something."""
-        helping = [str(one.item) for one in self.supports if one.loss > 0]
-        if not helping:
-            return "No single training interaction of the user was found that the score rests on."
-        return f"Because of the user's training interactions ({self.verb}) with: {', '.join(helping)}."
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return {
-            "verb": self.verb,
-            "ranked_by": self.by,
-            "interactions": self.interactions,
-            "candidates": self.candidates,
-            "supports": [
-                {
-                    "item": one.item.id,
-                    "item_name": one.item.name,
-                    "edge_id": one.edge_id,
-                    "influence": one.influence,
-                    "drop_deleted": one.deleted,
-                    "drop_unlearned": one.unlearned,
-                }
-                for one in self.supports
-            ],
-            "controls": list(self.controls),
-            "facts": dict(self.facts),
-        }
 
 
 def because(

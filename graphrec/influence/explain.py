@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,100 +12,22 @@ import torch
 from torch import Tensor
 
 from graphrec.datasets.dataset import RecDataset
-from graphrec.errors import InputError
+from graphrec.errors import InputError, unknown
 from graphrec.graphs.adjacency import EdgeType
 from graphrec.graphs.relational import RelationalGraph, relational_graph
-from graphrec.influence.because import Because, By, because
-from graphrec.influence.nodes import Node, code_of, named_node
-from graphrec.influence.paths import Paths, paths_between
+from graphrec.influence.because import By, because
+from graphrec.influence.effects import Deletions, slopes
+from graphrec.influence.nodes import code_of, named_node
+from graphrec.influence.paths import Paths, paths_between, shares_backwards
 from graphrec.models.base import GraphRecommender
 from graphrec.models.deletion import without_edges
+from graphrec.reports.explanation import ORDERS, Explanation, Node, Order, Path
 from graphrec.runs.run import as_model
 
-
-@dataclass(frozen=True)
-class Path:
-    """One path from the user to the item.
-
-    Attributes:
-        nodes: from the user to the item.
-        relations: what joins each node to the next; its name, and whether it is read backwards.
-        edges: type and edge id of each.
-        strength: see :func:`graphrec.influence.paths.paths_between`.
-        drop: what the score loses when the path's triples are taken out of the graph; None where it was not asked.
-    """
-
-    nodes: tuple[Node, ...]
-    relations: tuple[tuple[str, bool], ...]
-    edges: tuple[tuple[EdgeType, int], ...]
-    strength: float
-    drop: float | None
-
-    def __str__(self) -> str:
-        parts = [str(self.nodes[0])]
-        for (name, inverse), node in zip(self.relations, self.nodes[1:], strict=True):
-            parts.append(f"←{name}– {node}" if inverse else f"–{name}→ {node}")
-        return " ".join(parts)
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Why a user is shown an item.
-
-    Attributes:
-        user: the user.
-        item: the item.
-        score: the model's.
-        rank: the item's place in the user's list of items without a training edge, from 1.
-        strength_by: ``attention``: the model's own; ``degree``: the model has none, and every node listens to all its
-            neighbours alike; empty: the model reads no knowledge graph, and there are no paths.
-        paths: strongest first.
-        controls: what the score loses when as many other triples of the same relations and of the most alike degrees
-            are taken out, one number for each draw.
-        tables: what the model says of itself (intents, relation weights), by title.
-        because: the user's training interactions that the score rests on; None where they were not asked for.
-    """
-
-    user: Node
-    item: Node
-    score: float
-    rank: int
-    strength_by: str
-    paths: tuple[Path, ...]
-    controls: tuple[float, ...] = ()
-    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    because: Because | None = None
-
-    def frame(self) -> pd.DataFrame:
-        """A row for each path: rank, path, strength, drop."""
-        rows = [(n, str(path), path.strength, path.drop) for n, path in enumerate(self.paths, 1)]
-        return pd.DataFrame(rows, columns=["rank", "path", "strength", "drop"])
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return {
-            "user": self.user.id,
-            "item": self.item.id,
-            "item_name": self.item.name,
-            "score": self.score,
-            "rank": self.rank,
-            "strength_by": self.strength_by,
-            "paths": [
-                {
-                    "rank": n,
-                    "path": str(path),
-                    "nodes": [{"type": x.node_type, "id": x.id, "name": x.name} for x in path.nodes],
-                    "relations": [{"name": name, "inverse": inverse} for name, inverse in path.relations],
-                    "edges": [{"type": "__".join(kind), "edge_id": number} for kind, number in path.edges],
-                    "strength": path.strength,
-                    "drop": path.drop,
-                }
-                for n, path in enumerate(self.paths, 1)
-            ],
-            "controls": list(self.controls),
-            "tables": {title: table.to_dict("records") for title, table in self.tables.items()},
-            "because": None if self.because is None else self.because.to_dict(),
-        }
+_MEASURED = 10
+"""How many candidates of the largest estimated effect, and how many of the strongest, are measured at the least."""
+_LEAST_REST = 0.02
+"""What others have of a node's attention, at the least, in an estimate: it is divided by."""
 
 
 def explain(
@@ -116,17 +38,26 @@ def explain(
     item: Any,
     k: int = 10,
     max_length: int = 3,
+    order: Order = "effect",
+    candidates: int = 100,
     controls: int = 5,
     interactions: int = 3,
     by: By = "auto",
     seed: int = 0,
 ) -> Explanation:
-    """Interactions that a score rests on, and the strongest paths through the knowledge graph from user to item.
+    """Interactions that a score rests on, and paths through the knowledge graph from user to item.
 
     A model that reads no knowledge graph is explained by interactions alone ("because you listened to …"). The strength
     of a path comes from the model's attention over typed edges where it has one (``relational_attention()``), else from
-    degrees. Whether a path matters is measured: its triples are taken out of the graph, what is derived from edges is
-    made anew, and the pair is scored again; beside it stands the same for control triples.
+    degrees. A strong path need not matter: the score may have it from elsewhere too, or draw it down. Whether a path
+    matters is measured: its triples are taken out of the graph, what is derived from edges is made anew, and the pair
+    is scored again; beside it stands the same for control triples.
+
+    With ``order="effect"`` the strongest paths are candidates. Each gets an estimate of what the score loses without
+    it, from the slopes of the score in the weights of its triples and one backward pass for all of them
+    (:meth:`Explainer.effects`). The candidates with the largest estimates and the strongest ones, at
+    least ten of each, are measured, and the ``k`` largest measured drops are given, largest first. A model whose score
+    has no slopes in the weights of triples falls back to ``order="strength"``, and the explanation says so.
 
     Args:
         model: a model, a run, a recommender, or the path of a run.
@@ -135,6 +66,8 @@ def explain(
         item: raw id.
         k: how many paths; each is measured by scoring again.
         max_length: edges of a path, the user's interaction included, 2 to 4.
+        order: ``effect``: by what the score rests on, as above; ``strength``: the strongest first, whatever they do.
+        candidates: how many of the strongest paths ``effect`` looks at.
         controls: how many times other triples, and others of the user's interactions, are taken out to compare with; 0
             for none.
         interactions: how many interactions of the user to name; 0 for none. See
@@ -143,7 +76,7 @@ def explain(
         seed: of the choice of controls.
 
     Raises:
-        InputError: an unknown id, or no dataset.
+        InputError: an unknown id or order, or no dataset.
     """
     opened, run = as_model(model)
     if data is None:
@@ -155,7 +88,9 @@ def explain(
         made = _without_paths(opened, data, *ends)
     else:
         explainer = Explainer(opened, data)
-        made = explainer.explain(*ends, k=k, max_length=max_length, controls=controls, seed=seed)
+        made = explainer.explain(
+            *ends, k=k, max_length=max_length, order=order, candidates=candidates, controls=controls, seed=seed
+        )
     if interactions < 1:
         return made
     found = because(opened, data, *ends, k=interactions, controls=controls, by=by, seed=seed)
@@ -190,6 +125,7 @@ class Explainer:
     Attributes:
         graph: users, items and entities with every edge in both directions.
         triples: (E,) bool, which edges are triples; the others are interactions.
+        deletions: what scores pairs without some edges.
         shares: (E,) how much the head of each edge listens to its tail.
         strength_by: where the shares come from.
     """
@@ -206,7 +142,9 @@ class Explainer:
         inputs = self.model.graph_inputs
         self.graph = relational_graph(inputs.graph, inputs.target, "kgat")
         self.triples = self.graph.edge_type != self.graph.edge_types.index(inputs.target)
+        self.deletions = Deletions(self.model)
         self.shares, self.strength_by = _shares(self.model, self.graph)
+        self._back = shares_backwards(self.graph, self.shares)
 
     def code(self, node_type: str, raw: Any) -> int:
         """The number of a raw id.
@@ -217,20 +155,34 @@ class Explainer:
         return code_of(self.data, node_type, raw)
 
     def explain(
-        self, user: int, item: int, *, k: int = 10, max_length: int = 3, controls: int = 5, seed: int = 0
+        self,
+        user: int,
+        item: int,
+        *,
+        k: int = 10,
+        max_length: int = 3,
+        order: Order = "effect",
+        candidates: int = 100,
+        controls: int = 5,
+        seed: int = 0,
     ) -> Explanation:
         """As :func:`explain`, for numbers of a user and an item."""
+        if order not in ORDERS:
+            raise unknown("order of paths", order, ORDERS)
+        if order == "effect" and candidates < 1:
+            raise InputError(f"candidates must be 1 or more, found {candidates}.")
         start, end = self.ends(user, item)
-        found = self.paths(user, item, limit=k, max_length=max_length)
+        found = self.paths(user, item, limit=max(candidates, k) if order == "effect" else k, max_length=max_length)
+        note = ""
+        effects: Tensor | None = None
+        if order == "effect":
+            effects, note = self.effects(user, item, found.edges)
         score = self.score(user, item)
-        paths = []
-        for edges, nodes, strength in zip(found.edges, found.nodes, found.strength.tolist(), strict=True):
-            drop = score - self.score(user, item, self.triples_of(edges))
-            edges = edges[edges >= 0]
-            paths.append(self._path(edges, nodes[nodes >= 0], strength, drop))
+        drops = list(self.measured(user, item, score, found, effects, k).items())[:k]
+        paths = [self._path(found, row, drop, None if effects is None else float(effects[row])) for row, drop in drops]
         taken: list[float] = []
-        if len(found) and controls:
-            for other in self.control_edges(self.triples_of(found.edges[0]), start, end, controls, seed):
+        if drops and controls:
+            for other in self.control_edges(self.triples_of(found.edges[drops[0][0]]), start, end, controls, seed):
                 taken.append(score - self.score(user, item, other))
         return Explanation(
             self._node(start),
@@ -241,7 +193,60 @@ class Explainer:
             tuple(paths),
             tuple(taken),
             self._tables(user),
+            order="strength" if effects is None else "effect",
+            order_note=note,
+            candidates=len(found),
         )
+
+    def effects(self, user: int, item: int, edges: Tensor) -> tuple[Tensor | None, str]:
+        r"""An estimate of what the score loses without the triples of each path.
+
+        It is :math:`\sum_e g_e / (1 - s_e)` over the path's triples, g the slope of the score in the triple's weight
+        and s the larger of the two shares with which its ends listen to each other. An edge of weight w among edges of
+        weight 1 has the share :math:`ws / (1 - s + ws)`, whose slope at 1 is s(1 - s); what it loses on the way to
+        w = 0 is all of s.
+
+        Args:
+            user: number.
+            item: number.
+            edges: (P, L) positions in :attr:`graph`, -1 where a path has ended.
+
+        Returns:
+            (P,) float, or None where the score has no slopes; and why not, in a sentence.
+        """
+        target = self.model.graph_inputs.target
+        found = slopes(self.model, user, item, [kind for kind in self.graph.edge_types if kind != target])
+        if found.reason:
+            return None, f"There is no order by effect: {found.reason}."
+        like = next(iter(found.by_type.values()))
+        none = {
+            kind: like.new_zeros(length) for kind, length in zip(self.graph.edge_types, self.graph.lengths, strict=True)
+        }
+        each = self.graph.weights({**none, **found.by_type})
+        assert each is not None
+        each = each.double() / (1 - torch.maximum(self.shares, self._back)).clamp_min(_LEAST_REST)
+        return torch.where(edges >= 0, each[edges.clamp_min(0)], 0.0).sum(1), ""
+
+    def measured(
+        self, user: int, item: int, score: float, found: Paths, effects: Tensor | None, k: int
+    ) -> dict[int, float]:
+        """What the score loses without the paths that come into question, by their rows, in the order to give them.
+
+        Args:
+            user: number.
+            item: number.
+            score: of the pair.
+            found: the candidates, strongest first.
+            effects: (P,) estimates, see :meth:`effects`; None: the ``k`` strongest, by strength.
+            k: how many are wanted. With estimates the ``k`` largest and the ``k`` strongest, at least ten of each, are
+                measured.
+        """
+        most = k if effects is None else max(k, _MEASURED)
+        rows = list(range(min(most, len(found))))
+        if effects is not None:
+            rows = list(dict.fromkeys([*rows, *torch.argsort(effects, descending=True, stable=True)[:most].tolist()]))
+        drops = {row: score - self.score(user, item, self.triples_of(found.edges[row])) for row in rows}
+        return drops if effects is None else dict(sorted(drops.items(), key=lambda entry: -entry[1]))
 
     def ends(self, user: int, item: int) -> tuple[int, int]:
         """The nodes of a user and an item in :attr:`graph`."""
@@ -252,7 +257,14 @@ class Explainer:
         """The strongest paths from the user through an interaction and then triples to the item."""
         start, end = self.ends(user, item)
         return paths_between(
-            self.graph, self.shares, start, end, inner=self.triples, limit=limit, max_length=max_length
+            self.graph,
+            self.shares,
+            start,
+            end,
+            inner=self.triples,
+            limit=limit,
+            max_length=max_length,
+            back=self._back,
         )
 
     def triples_of(self, edges: Tensor) -> Tensor:
@@ -262,16 +274,11 @@ class Explainer:
 
     def score(self, user: int, item: int, removed: Tensor | None = None) -> float:
         """The score of a pair, on the graph without some edges (positions in :attr:`graph`)."""
-        model = self.model
+        gone: dict[EdgeType, Tensor] = {}
         if removed is not None:
-            gone: dict[EdgeType, Tensor] = {}
             for number, kind in enumerate(self.graph.edge_types):
-                ids = self.graph.edge_id[removed[self.graph.edge_type[removed] == number]].unique()
-                if len(ids):
-                    gone[kind] = ids
-            model = without_edges(model, gone)
-        with torch.no_grad():
-            return float(model.score(torch.tensor([user]), torch.tensor([item]))[0, 0])
+                gone[kind] = self.graph.position[removed[self.graph.edge_type[removed] == number]].unique()
+        return self.deletions.score(user, item, gone)
 
     def rank(self, user: int, item: int) -> int:
         """The item's place among the items that the user has no training edge to, from 1; the best on a tie."""
@@ -311,15 +318,18 @@ class Explainer:
         for _ in range(draws if pools else 0):
             yield torch.as_tensor(np.array([stream.choice(pool) for pool in pools]))
 
-    def _path(self, edges: Tensor, nodes: Tensor, strength: float, drop: float) -> Path:
+    def _path(self, found: Paths, row: int, drop: float, effect: float | None) -> Path:
         graph = self.graph
+        edges, nodes = found.edges[row], found.nodes[row]
+        edges, nodes = edges[edges >= 0], nodes[nodes >= 0]
         kinds = [graph.edge_types[number] for number in graph.edge_type[edges].tolist()]
         return Path(
             tuple(self._node(node) for node in nodes.tolist()),
             tuple(self._relation(number) for number in graph.relation[edges].tolist()),
             tuple(zip(kinds, graph.edge_id[edges].tolist(), strict=True)),
-            strength,
+            float(found.strength[row]),
             drop,
+            effect,
         )
 
     def _node(self, number: int) -> Node:

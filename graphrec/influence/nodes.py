@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
-
-
-@dataclass(frozen=True)
-class Node:
-    """A node: its type, raw id, and name where it has one."""
-
-    node_type: str
-    id: Any
-    name: str | None
-
-    def __str__(self) -> str:
-        return self.name or f"{self.node_type} {self.id}"
+from graphrec.reports.explanation import Node
 
 
 def named_node(data: RecDataset, node_type: str, code: int) -> Node:

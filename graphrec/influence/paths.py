@@ -41,6 +41,7 @@ def paths_between(
     inner: Tensor,
     limit: int = 100,
     max_length: int = 3,
+    back: Tensor | None = None,
 ) -> Paths:
     r"""The strongest paths between two nodes, without repeated nodes.
 
@@ -57,6 +58,7 @@ def paths_between(
         inner: (E,) bool, edges that a path may use after its first one.
         limit: how many paths.
         max_length: at most so many edges, 2 to 4. At 4 each half is cut to its 50,000 strongest.
+        back: (E,) :func:`shares_backwards` of the shares, where it is at hand.
 
     Raises:
         InputError: ``max_length`` out of range, or equal ends.
@@ -66,7 +68,7 @@ def paths_between(
     if start == end:
         raise InputError(f"a path needs two ends, found node {start} twice.")
     shares = shares.detach().double()
-    back = shares_backwards(graph, shares)
+    back = shares_backwards(graph, shares) if back is None else back.detach().double()
     first = _leaving(graph, torch.tensor([start]))
     left = {1: _Half(first[:, None], shares[first], back[first])}
     left[2] = _extend(graph, left[1], shares, back, inner, start)

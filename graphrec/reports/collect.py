@@ -14,6 +14,7 @@ from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
 from graphrec.evaluation import CLICK_METRICS, ClickEvaluation, Evaluation, evaluate, evaluate_clicks, intervals
 from graphrec.evaluation.comparison import KEYS
+from graphrec.reports.explanations_file import read_explanations
 from graphrec.reports.parts import (
     ClickCurves,
     EdgeCount,
@@ -187,6 +188,7 @@ def report_parts(
         popularity=_popularity(data, evaluation) if isinstance(evaluation, Evaluation) else None,
         clicks=click_curves(evaluation) if isinstance(evaluation, ClickEvaluation) else None,
         examples=examples_of(data, evaluation, examples) if isinstance(evaluation, Evaluation) else (),
+        explanations=read_explanations(run),
         config=config,
         environment=json.loads((run.path / "environment.json").read_text(encoding="utf-8")),
         command=reproduce_command(config) if command is None else command,

@@ -11,6 +11,7 @@ import numpy as np
 
 from graphrec.reports import svg
 from graphrec.reports.clicks import click_section
+from graphrec.reports.explanation_section import explanations_section
 from graphrec.reports.markup import document, figure, scroll, section
 from graphrec.reports.parts import Entry, Example, GraphStatistics, PopularityBias, ReportParts
 
@@ -31,6 +32,7 @@ def render(parts: ReportParts) -> str:
         _popularity(parts.popularity, parts.model),
         _graph(parts.graph),
         _examples(parts.examples),
+        explanations_section(parts.explanations),
         _notes(parts.notes),
         _again(parts),
     )

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from graphrec.evaluation.beyond_accuracy import gini
+from graphrec.reports.explanation import Explanation
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ class ReportParts:
         popularity: popularity bias of the lists.
         clicks: curves of click prediction.
         examples: users with their lists.
+        explanations: of single recommendations.
         config: all settings, nested mappings allowed.
         environment: versions and machine, nested mappings allowed.
         command: what to type to run it again.
@@ -156,6 +158,7 @@ class ReportParts:
     popularity: PopularityBias | None = None
     clicks: ClickCurves | None = None
     examples: Sequence[Example] = ()
+    explanations: Sequence[Explanation] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""

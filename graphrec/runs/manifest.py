@@ -36,6 +36,7 @@ HOLDS: Mapping[str, tuple[str, ...]] = {
     "inputs.safetensors": ("pairs", "edge ids", "features"),
     "per_user.parquet": ("ids", "aggregates"),
     "report.html": ("ids", "aggregates"),
+    "explanations.json": ("ids", "pairs", "edge ids", "texts"),
     "audit.jsonl": ("aggregates",),
     "audit.salt": ("salt",),
     "forgetting.json": ("aggregates",),

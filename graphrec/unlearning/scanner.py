@@ -19,13 +19,14 @@ import pyarrow as pa
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
 from graphrec.models.base import GraphInputs
+from graphrec.reports.explanations_file import FILE as EXPLANATIONS
 from graphrec.runs import Run
 from graphrec.runs.manifest import KINDS, MANIFEST, SUPERSEDED
 from graphrec.serving.mask import MASK, Mask
 from graphrec.training.checkpoint import FILE as CHECKPOINT
 from graphrec.training.resume import training_folder
 from graphrec.unlearning import audit
-from graphrec.unlearning.readers import exports, graphs, models, pages, tables, tensors, words
+from graphrec.unlearning.readers import explanations, exports, graphs, models, pages, tables, tensors, words
 from graphrec.unlearning.readers.findings import Checked, Finding, Notes, some
 from graphrec.unlearning.readers.sought import OldRows, Sought, Subject
 from graphrec.unlearning.resolve import Resolved
@@ -210,6 +211,8 @@ class _Scan:
             tables.read_ids(self.subject, name, self.notes)
         elif name == tables.PER_USER:
             self._with_model(name, lambda: tables.read_per_user(self.subject, self.inputs, self.notes))
+        elif name == EXPLANATIONS:
+            self._with_model(name, lambda: self._explanations(file, name))
         elif name == MASK:
             self._mask(name)
         elif name == audit.SALT:
@@ -235,6 +238,11 @@ class _Scan:
             pages.read_page(self.subject, text, where, self.inputs, self.notes)
         else:
             words.read_plain(self.subject, text, where, self.notes)
+
+    def _explanations(self, file: Path, name: str) -> None:
+        text = words.open_text(file, name, self.notes)
+        if text is not None:
+            explanations.read_explanations(self.subject, text, name, self.inputs, self.notes)
 
     def _salt(self, name: str) -> None:
         try:

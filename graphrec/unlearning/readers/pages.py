@@ -1,4 +1,4 @@
-"""HTML pages: their words, and the examples of a report against the pairs that remain."""
+"""HTML pages: their words, and examples and explanations of a report against the pairs that remain."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from graphrec.datasets.tables import PARTS
 from graphrec.models.base import GraphInputs
+from graphrec.unlearning.readers.explanations import untrained
 from graphrec.unlearning.readers.findings import Notes, some
 from graphrec.unlearning.readers.sought import Subject
 
@@ -31,12 +32,13 @@ class Shown:
 
 
 class _Page(HTMLParser):
-    """Words of a page, those of attributes and comments too, and the cards of its examples."""
+    """Words of a page (attributes and comments too), the cards of its examples, the interactions of explanations."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.words: list[str] = []
         self.cards: list[Shown] = []
+        self.interactions: set[tuple[str, str]] = set()
         self._inside: list[str] = []
         self._list = ""
         self._entry: list[str] = []
@@ -44,6 +46,10 @@ class _Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.words += [value for _, value in attrs if value]
+        given = dict(attrs)
+        if "data-user" in given and "data-item" in given:
+            self.words += [f"{end} {given[f'data-{end}']}" for end in ("user", "item")]
+            self.interactions.add((given["data-user"] or "", given["data-item"] or ""))
         if tag == "article":
             self.cards.append(Shown())
         if tag == "li":
@@ -89,6 +95,10 @@ def read_page(subject: Subject, text: str, where: str, inputs: GraphInputs | Non
         notes.find("raw id", where, "who is gone is mentioned on the page")
     if page.cards and inputs is not None:
         _read_cards(subject, page.cards, where, inputs, notes)
+    if page.interactions and inputs is not None:
+        strange = untrained(subject, inputs, {(inputs.target, user, item) for user, item in page.interactions})
+        if strange:
+            notes.find("row", where, f"explanations name {some(strange, 'interaction')} of no training edge")
     notes.check(where, "words, ids and examples", subject.sought is not None)
 
 
