@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Literal, Self
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,42 +16,21 @@ from graphrec.errors import InputError, unknown
 from graphrec.graphs.adjacency import Adjacency
 from graphrec.graphs.relational import RelationalGraph
 from graphrec.layers.contrastive import cross_view_contrast
-from graphrec.layers.denoiser import Denoiser, Precision
-from graphrec.layers.diffusion import Guidance, diffusion_loss, variance_schedule
-from graphrec.layers.reconstruction import Candidates, entries_of, strongest
-from graphrec.layers.spmm import multiply
-from graphrec.models.base import Batch, Derived, EdgeWeight, Encoded, GraphInputs, PairBatch, Phase, target_weight
+from graphrec.layers.denoiser import Precision
+from graphrec.layers.reconstruction import Candidates
+from graphrec.models.base import Derived, EdgeWeight, Encoded, GraphInputs, PairBatch, Phase, target_weight
 from graphrec.models.diffkg_presets import PRESETS
+from graphrec.models.diffkg_pruning import PrunedKnowledge, Pruning, Rows
 from graphrec.models.diffkg_views import (
     Attention,
     LoopedMatrix,
     item_rows,
     summed_layers,
 )
-from graphrec.models.knowledge import KnowledgeRecommender
 from graphrec.models.pairwise import Initialisation
-from graphrec.models.phase_parts import adam, once
+from graphrec.models.phase_parts import adam
 
-Rows = Literal["all", "items"]
 Main = Literal["original", "pruned"]
-Pruning = Literal["diffusion", "random"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RowBatch(Batch):
-    """Nodes of the knowledge graph whose rows are denoised.
-
-    Attributes:
-        rows: (B,) int64.
-        guide: (I, D), what predicted rows over items are multiplied by, YᵀU.
-    """
-
-    rows: Tensor
-    guide: Tensor
-
-    def shard(self, rank: int, world_size: int) -> Self:
-        """One process's share; the guide stays whole even when there are B items."""
-        return replace(super().shard(rank, world_size), guide=self.guide)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +40,7 @@ class ViewBatch(PairBatch):
     rank_scale: float = 1.0
 
 
-class DiffKG(KnowledgeRecommender):
+class DiffKG(PrunedKnowledge):
     r"""DiffKG (Jiang et al., WSDM 2024, https://arxiv.org/abs/2312.16890).
 
     Items come from attention over the knowledge graph, users from their table; both are summed over the layers of a
@@ -175,26 +154,19 @@ class DiffKG(KnowledgeRecommender):
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "inputs", "__class__")}
         _check(given)
-        super().__init__(inputs, loss="bpr", shared_negatives=False, positives="edge", **given)
+        prunes = main == "pruned" or contrast_weight > 0
+        super().__init__(inputs, prunes=prunes, loss="bpr", shared_negatives=False, positives="edge", **given)
         self.hparams = given
         self.num_layers, self.kg_layers, self.residual = num_layers, kg_layers, residual
         self.message_dropout, self.attention, self.max_tails = message_dropout, attention, max_tails
-        self.main, self.pruning, self.keep_rate = main, pruning, keep_rate
-        self.thinned_scores, self.nominal_divisor = thinned_scores, nominal_divisor
+        self.main, self.thinned_scores, self.nominal_divisor = main, thinned_scores, nominal_divisor
         self.contrast_weight, self.temperature = contrast_weight, temperature
-        self.guidance, self.rebuild_k, self.rows, self.candidates = guidance, rebuild_k, rows, candidates
-        self.noised_start, self.row_batch_size, self.diffusion_lr = noised_start, row_batch_size, diffusion_lr
         relations = self.knowledge.num_relations
         self.relation_embedding = nn.Parameter(torch.empty(relations, dim))
         self.attention_weight = nn.Parameter(torch.empty(2 * dim, dim))
         stream = randomness.generator(seed, "initialisation/attention")
         nn.init.xavier_uniform_(self.relation_embedding, generator=stream)
         nn.init.xavier_uniform_(self.attention_weight, gain=nn.init.calculate_gain("relu"), generator=stream)
-        self.schedule = variance_schedule(steps, scale=noise_scale, low=noise_min, high=noise_max)
-        self.denoiser: Denoiser | None = None
-        if self.prunes and pruning == "diffusion":
-            nodes = self.knowledge.num_nodes
-            self.denoiser = Denoiser(nodes, hidden=hidden, precision=precision, seed=seed)
         self.matrix = self.propagation_matrix()
         looped = LoopedMatrix.of(self.graph_inputs)
         self.user_loops: Tensor
@@ -202,17 +174,6 @@ class DiffKG(KnowledgeRecommender):
         self.register_buffer("user_loops", looped.users, persistent=False)
         self.register_buffer("item_loops", looped.items, persistent=False)
         self.original = self.limited()
-        # What the last rebuilding kept, and the seed that thins it: with them a training goes on where it stopped.
-        self.rebuilt: Tensor
-        self.register_buffer("rebuilt", torch.ones(len(self.knowledge), dtype=torch.bool))
-        self.thinning: Tensor
-        self.register_buffer("thinning", torch.tensor(randomness.derive(seed, "thinning")))
-        self._pruned: tuple[object, RelationalGraph] | None = None
-
-    @property
-    def prunes(self) -> bool:
-        """Whether the pruned graph is used at all."""
-        return self.main == "pruned" or self.contrast_weight > 0
 
     def limited(self) -> RelationalGraph:
         """The graph with at most ``max_tails`` edges at each head, those whose hashes are smallest."""
@@ -226,20 +187,6 @@ class DiffKG(KnowledgeRecommender):
         kept = torch.zeros(len(graph), dtype=torch.bool, device=order.device)
         kept[order[rank < self.max_tails]] = True
         return graph.subset(kept)
-
-    def pruned(self, thinned: bool) -> RelationalGraph:
-        """The pruned graph, of the last rebuilding; with ``thinned`` as the epoch sees it. Kept until it changes."""
-        buffers = self.rebuilt, self.thinning
-        key = (thinned, id(self.knowledge), *((buffer.data_ptr(), buffer._version) for buffer in buffers))
-        if self._pruned is None or self._pruned[0] != key:
-            kept = self.rebuilt
-            if thinned:
-                seed = int(self.thinning)
-                kept = kept & (
-                    randomness.hash_uniform(seed, self.knowledge.heads(), self.knowledge.tails()) < self.keep_rate
-                )
-            self._pruned = (key, self.knowledge.subset(kept))
-        return self._pruned[1]
 
     def views(
         self, names: Sequence[Main], edge_weight: EdgeWeight = None, generator: torch.Generator | None = None
@@ -315,89 +262,10 @@ class DiffKG(KnowledgeRecommender):
         """All parameters but the denoiser's."""
         return [parameter for name, parameter in self.named_parameters() if not name.startswith("denoiser.")]
 
-    def diffused_rows(self) -> Tensor:
-        """Nodes whose rows are diffused, (P,) int64."""
-        count = self.knowledge.num_nodes if self.rows == "all" else self.num_items
-        return torch.arange(count, device=self.device)
-
-    def row_batches(self, epoch: int, generator: torch.Generator) -> Iterator[RowBatch]:
-        """The rows of the graph once, in a drawn order."""
-        with torch.no_grad():
-            interactions = self.graph_inputs.adjacency().transposed
-            guide = multiply(interactions, self.user_embedding.detach())
-        order = torch.randperm(len(self.diffused_rows()), generator=generator, device=self.device)
-        for rows in order.split(self.row_batch_size):
-            yield RowBatch(
-                edge_id=torch.full_like(rows, -1),
-                weight=torch.ones(len(rows), device=rows.device),
-                generator=generator,
-                rows=rows,
-                guide=guide,
-            )
-
-    def diffusion_terms(self, batch: RowBatch, edge_weight: EdgeWeight = None) -> Mapping[str, Tensor]:
-        """The terms ``elbo`` and ``guide`` of some rows; weights of triples are the entries of their rows."""
-        assert self.denoiser is not None
-        rows = self.knowledge.adjacency.row_subset(batch.rows)
-        weight = self.knowledge_weight(edge_weight)
-        if weight is not None:
-            rows = rows.with_stored_values(rows.stored(weight.detach()))
-        with torch.no_grad():
-            targets = self.node_table()[batch.rows]
-        terms = diffusion_loss(
-            self.denoiser,
-            self.schedule,
-            rows,
-            generator=batch.generator,
-            guidance=Guidance(batch.guide, targets) if self.guidance else None,
-        )
-        found = {"elbo": (1 - self.guidance) * self.batch_weight(batch, terms.elbo)}
-        if self.guidance:
-            found["guide"] = self.guidance * self.batch_weight(batch, terms.guide)
-        return found
-
-    def rebuilt_edges(self, generator: torch.Generator | None = None) -> Tensor:
-        """Which edges of the graph the denoiser, as it is, would keep: (E,) bool."""
-        if self.denoiser is None:
-            return torch.ones_like(self.rebuilt)
-        graph = self.knowledge.adjacency
-        if generator is None:
-            generator = randomness.generator(self.seed, "rebuild", device=self.device)
-        rows = self.diffused_rows()
-        pairs = strongest(
-            self.denoiser,
-            self.schedule,
-            graph,
-            self.rebuild_k,
-            rows=rows[graph.degrees()[rows] > 0],  # what others name is not in the graph, either way
-            candidates=self.candidates,
-            noised=self.noised_start,
-            generator=generator,
-            block=self.row_batch_size,
-        )
-        return entries_of(graph, *pairs, both_ways=True)
-
-    @torch.no_grad()
-    def rebuild(self, batch: Batch, edge_weight: EdgeWeight = None) -> Mapping[str, Tensor]:
-        """Prune the graph with the present denoiser, and draw how it is thinned."""
-        assert batch.generator is not None
-        device = batch.generator.device
-        self.thinning.copy_(torch.randint(2**62, (), generator=batch.generator, device=device))
-        self.rebuilt.copy_(self.rebuilt_edges(batch.generator))
-        self._encoded = None
-        return {}
-
     def phases(self) -> Sequence[Phase]:
         """``diffusion``, ``rebuild`` and ``pairs``; the first two where the pruned graph needs them."""
-
-        found = []
-        if self.denoiser is not None:
-            own = tuple(self.denoiser.parameters())
-            found.append(Phase("diffusion", self.row_batches, self.diffusion_terms, own, adam(self.diffusion_lr)))
-        if self.prunes:
-            found.append(Phase("rebuild", once(self.device), self.rebuild))
         own = tuple(self.recommender_parameters())
-        return (*found, Phase("pairs", self.batches, self.pair_loss, own, adam(self.lr)))
+        return (*self.pruning_phases(), Phase("pairs", self.batches, self.pair_loss, own, adam(self.lr)))
 
     def propagation_matrix(self) -> Adjacency:
         """The users x items block of the normalised matrix with self-loops, from the present inputs."""
@@ -405,47 +273,28 @@ class DiffKG(KnowledgeRecommender):
 
     def derived(self) -> Mapping[str, Derived]:
         """The typed edges, the part of them that has at most ``max_tails`` at a head, what was pruned, the matrix."""
-        known = tuple(self.knowledge_types())
         return {
             **super().derived(),
-            "original": Derived(known, self.limited),
-            "rebuilt": Derived(known, self.rebuilt_edges),
+            "original": Derived(tuple(self.knowledge_types()), self.limited),
             "matrix": Derived((self.graph_inputs.target,), self.propagation_matrix),
             "user_loops": Derived((self.graph_inputs.target,), lambda: LoopedMatrix.of(self.graph_inputs).users),
             "item_loops": Derived((self.graph_inputs.target,), lambda: LoopedMatrix.of(self.graph_inputs).items),
         }
-
-    def facts(self) -> Mapping[str, float | int]:
-        """Edges of the knowledge graph, and how many the last rebuilding kept."""
-        if not self.prunes:
-            return {}
-        return {"kg_edges": len(self.knowledge), "pruned_edges": int(self.rebuilt.sum())}
 
 
 def _check(given: Mapping[str, Any]) -> None:
     for name, words in (
         ("attention", ("relation", "mean")),
         ("main", ("original", "pruned")),
-        ("pruning", ("diffusion", "random")),
-        ("rows", ("all", "items")),
-        ("candidates", ("all", "stored")),
     ):
         if given[name] not in words:
             raise unknown(name, given[name], words)
     for name in ("num_layers", "kg_layers"):
         if given[name] < 0:
             raise InputError(f"{name} must be 0 or more, found {given[name]}.")
-    for name in ("rebuild_k", "row_batch_size", "hidden"):
-        if given[name] < 1:
-            raise InputError(f"{name} must be a positive whole number, found {given[name]}.")
     if given["max_tails"] is not None and given["max_tails"] < 1:
         raise InputError(f"max_tails must be a positive whole number or None, found {given['max_tails']}.")
     if not 0 <= given["message_dropout"] < 1:
         raise InputError(f"message_dropout must lie in [0, 1), found {given['message_dropout']}.")
-    for name in ("keep_rate", "guidance"):
-        if not 0 <= given[name] <= 1:
-            raise InputError(f"{name} must lie in [0, 1], found {given[name]}.")
     if given["contrast_weight"] < 0:
         raise InputError(f"contrast_weight must be 0 or more, found {given['contrast_weight']}.")
-    if not 0 <= given["noised_start"] <= given["steps"]:
-        raise InputError(f"noised_start must lie in 0 to steps, {given['steps']}, found {given['noised_start']}.")

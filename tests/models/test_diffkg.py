@@ -20,7 +20,7 @@ from graphrec.layers.dropout import kept_entries
 from graphrec.layers.relational import row_sums
 from graphrec.models import DiffKG, GraphRecommender, LightGCN
 from graphrec.models.base import EdgeWeight
-from graphrec.models.diffkg import RowBatch
+from graphrec.models.diffkg_pruning import RowBatch
 from graphrec.models.diffkg_views import NodeScores, shares
 from graphrec.training import Interrupted
 from tests.models.conformance import ModelConformance, trained
