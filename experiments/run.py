@@ -139,7 +139,10 @@ def train(
     seed: int,
     select_on: str | None,
 ) -> graphrec.Run:
-    """Train one setting in its own folder; a finished run is read, an interrupted one resumed."""
+    """Train one setting in its own folder; a finished run is read, an interrupted one resumed.
+
+    A setting that was chosen on a validation part of the data itself is thus not trained twice on the first seed.
+    """
     key = json.dumps([experiment.model, hparams, fit, seed, select_on, data.fingerprint], sort_keys=True)
     out = folder / f"{experiment.model}-{hashlib.sha256(key.encode()).hexdigest()[:10]}"
     model_class = resolve(experiment.model)
@@ -176,7 +179,7 @@ def run_experiment(experiment: Experiment, folder: Path, seeds: int, root: str |
     if choose:
         tuning = data if has_valid else data.split(experiment.hold_out)
         for hparams, fit in points:
-            run = train(experiment, tuning, hparams, fit, folder / "tune", 0, "valid")
+            run = train(experiment, tuning, hparams, fit, folder, 0, "valid")
             value, epoch = best_of(run, experiment.metric)
             seconds = float(run.metrics["seconds"])
             trials.append({"hparams": hparams, "fit": fit, "value": value, "epoch": epoch, "seconds": seconds})
@@ -188,7 +191,7 @@ def run_experiment(experiment: Experiment, folder: Path, seeds: int, root: str |
     rows = []
     for seed in range(seeds):
         select_on = "valid" if has_valid and trainable else None
-        run = train(experiment, data, hparams, fit, folder / "seeds", seed, select_on)
+        run = train(experiment, data, hparams, fit, folder, seed, select_on)
         metrics = {key: value for key, value in run.metrics.items() if "/" not in key}
         rows.append({"seed": seed, **metrics})
     numbers = [key for key, value in rows[0].items() if isinstance(value, float)]
