@@ -7,10 +7,11 @@ from graphrec.evaluation.comparison import Comparison, compare, intervals
 from graphrec.evaluation.completion import Completion, evaluate_completion
 from graphrec.evaluation.evaluator import evaluate_ranking
 from graphrec.evaluation.held_out import HeldOut, hold_out_triples
-from graphrec.evaluation.ranking import UserItems, rank
+from graphrec.evaluation.ranking import rank
 from graphrec.evaluation.result import Evaluation
 from graphrec.evaluation.specs import METRICS, MetricSpec
 from graphrec.evaluation.tasks import evaluate
+from graphrec.evaluation.user_items import UserItems
 
 __all__ = [
     "CLICK_METRICS",

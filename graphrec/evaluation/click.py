@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,8 +16,10 @@ from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError, unknown
 from graphrec.evaluation import classification
 from graphrec.evaluation.calibration import Calibration, Platt, calibration, log_loss, platt
+from graphrec.evaluation.measured import Measured, user_table
 from graphrec.evaluation.opened import opened, same_size
-from graphrec.evaluation.ranking import Scores, evaluating
+from graphrec.evaluation.pair_scores import score_pairs
+from graphrec.evaluation.scoring import Scores
 from graphrec.models.base import Encoded, GraphRecommender
 from graphrec.models.labelled import LabelledPairs
 from graphrec.randomness import derive, hash_bits
@@ -43,12 +45,9 @@ CLICK_METRICS: Mapping[str, bool] = {
 }
 """The metrics of click prediction, and whether larger values are better."""
 
-# A model that looks at a neighbourhood for each pair holds a few kilobytes a pair.
-_BLOCK = 1 << 14
-
 
 @dataclass(frozen=True, eq=False)
-class ClickEvaluation(Mapping[str, float]):
+class ClickEvaluation(Measured):
     """Metrics of labelled pairs by lower-case key (``auc``), and everything that says what they mean.
 
     Attributes:
@@ -71,26 +70,11 @@ class ClickEvaluation(Mapping[str, float]):
     about: dict[str, Any]
     seconds: float
 
-    def __getitem__(self, key: str) -> float:
-        try:
-            return self.metrics[key]
-        except KeyError:
-            raise KeyError(str(unknown("metric", key, self.metrics))) from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.metrics)
-
-    def __len__(self) -> int:
-        return len(self.metrics)
-
     def __repr__(self) -> str:
-        shown = ", ".join(f"{key} {value:.4f}" for key, value in self.metrics.items())
-        return f"ClickEvaluation({self.about['split']}, {len(self.pairs):,} pairs: {shown})"
+        return self._told(f"{self.about['split']}, {len(self.pairs):,} pairs")
 
-    def to_dict(self, prefix: str = "") -> dict[str, Any]:
-        """Flat JSON values: the metrics, the counts and what was chosen, after ``prefix``."""
-        values = {**self.metrics, **self.about, "seconds": self.seconds}
-        return {f"{prefix}{key}": value for key, value in values.items()}
+    def _facts(self) -> dict[str, Any]:
+        return {**self.about, "seconds": self.seconds}
 
     def roc(self, points: int = 100) -> tuple[Tensor, Tensor]:
         """The ROC curve; see :func:`graphrec.evaluation.classification.roc`."""
@@ -189,9 +173,10 @@ def evaluate_clicks(
     if fitted is not None:
         about |= {"scaled_on": scaled_on, "platt_slope": fitted.slope, "platt_intercept": fitted.intercept}
     facts = {"split": split, "cold": cold, "candidates": "labelled pairs", "scaling": scaling, "dataset": data.name}
+    columns = {"truth": users.truth, "train": trained[users.ids], "auc_user": users.auc, "acc_user": users.accuracy}
     return ClickEvaluation(
         metrics={key: metrics[key] for key in CLICK_METRICS},
-        per_user=_table(data, users, trained[users.ids], facts),
+        per_user=user_table(data, users.ids, columns, facts),
         pairs=pairs,
         scores=scores,
         calibration=calibrated,
@@ -230,82 +215,6 @@ def _check_classes(pairs: LabelledPairs, where: str) -> None:
         )
 
 
-def score_pairs(
-    model: GraphRecommender | Encoded | Scores, users: Tensor, items: Tensor, *, block: int | None = None
-) -> Tensor:
-    """Scores of single pairs: the pairs of a user are scored together, users with about as many pairs in one block.
-
-    Args:
-        model: a model, final representations, or a function of users (B,) that gives scores (B, I).
-        users: (N,) int64.
-        items: (N,) int64.
-        block: pairs scored at a time, those that fill up shorter rows included.
-
-    Returns:
-        (N,) float on the CPU, in the order of the pairs.
-
-    Raises:
-        InputError: a score is NaN.
-    """
-    size = _BLOCK if block is None else block
-    if isinstance(model, Encoded):
-        device = model.items.device
-    else:
-        device = model.device if isinstance(model, GraphRecommender) else torch.device("cpu")
-    found: Tensor | None = None
-    with evaluating(model):
-        for row_users, table, place, pair in _rows(users, items, size):
-            value = _score(model, row_users.to(device), table.to(device)).detach().cpu()
-            value = value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
-            if found is None:
-                found = torch.empty(len(users), dtype=value.dtype)
-            found[pair] = value.flatten()[place]
-    if found is None:
-        return torch.empty(0)
-    wrong = found.isnan()
-    if bool(wrong.any()):
-        at = int(wrong.nonzero()[0])
-        raise InputError(
-            f"{int(wrong.sum())} scores are NaN, the first of user number {int(users[at])} for item number "
-            f"{int(items[at])}: the model has diverged or was not trained."
-        )
-    return found
-
-
-def _rows(users: Tensor, items: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Blocks of at most ``size`` cells: users (B,), items (B, P), and of each pair its cell and its number."""
-    order = users.argsort(stable=True)
-    counts = torch.bincount(users)
-    counts = counts[counts > 0]
-    within = torch.arange(len(users)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    # A user with more pairs than a block has cells takes several rows.
-    first = within % size == 0
-    row = first.cumsum(0) - 1
-    lengths = torch.bincount(row)
-    longest = lengths.argsort(descending=True, stable=True)
-    starts = (lengths.cumsum(0) - lengths)[longest]
-    lengths = lengths[longest]
-    done = 0
-    while done < len(lengths):
-        width = int(lengths[done])
-        part = slice(done, done + max(1, size // width))
-        start, length = starts[part], lengths[part]
-        column = torch.arange(width)
-        real = column < length[:, None]
-        # Shorter rows are filled up with their own first pair.
-        pair = order[start[:, None] + torch.where(real, column, 0)]
-        yield users[pair[:, 0]], items[pair], real.flatten().nonzero()[:, 0], pair[real]
-        done += len(length)
-
-
-def _score(model: GraphRecommender | Encoded | Scores, users: Tensor, items: Tensor) -> Tensor:
-    if isinstance(model, Encoded):
-        return torch.einsum("bd,bpd->bp", model.users[users], model.items[items])
-    if isinstance(model, GraphRecommender):
-        return model.score(users, items)
-    return model(users).gather(1, items)
-
-
 @dataclass(frozen=True)
 class _Users:
     """Users with pairs: numbers, their positives, AUC and accuracy, each (B,)."""
@@ -336,16 +245,3 @@ def _measure(
         "logloss": float(log_loss(logits, labels).mean()),
     }
     return metrics, _Users(ids, truth.long(), own, accuracy)
-
-
-def _table(data: RecDataset, users: _Users, train: Tensor, facts: dict[str, str]) -> pa.Table:
-    raw = data.vocabularies[data.target[0]].decode(users.ids.numpy())
-    ids = pa.array(raw, type=pa.int64() if np.asarray(raw).dtype.kind in "iu" else pa.string())
-    columns = {
-        "user": ids,
-        "truth": pa.array(users.truth.numpy()),
-        "train": pa.array(train.numpy()),
-        "auc_user": pa.array(users.auc.numpy()),
-        "acc_user": pa.array(users.accuracy.numpy()),
-    }
-    return pa.table(columns).replace_schema_metadata({f"graphrec.{key}": value for key, value in facts.items()})

@@ -8,17 +8,18 @@ NIPS 2013). Letters: T triples, B of a block, N nodes.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from graphrec.errors import InputError, unknown
+from graphrec.errors import InputError
 from graphrec.evaluation.held_out import HeldOut, numbered_triples
-from graphrec.evaluation.ranking import CPU_MEMORY, CUDA_MEMORY, evaluating
+from graphrec.evaluation.measured import Measured
 from graphrec.evaluation.ranks import Ranks, Ties, rank_metrics
+from graphrec.evaluation.scoring import CPU_MEMORY, CUDA_MEMORY, evaluating
 from graphrec.graphs.relational import RelationalGraph
 from graphrec.graphs.triples import TripleIndex
 from graphrec.models.base import GraphRecommender
@@ -48,7 +49,7 @@ class ScoresTriples(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Completion(Mapping[str, float]):
+class Completion(Measured):
     """What an evaluation of completion found.
 
     Attributes:
@@ -68,26 +69,15 @@ class Completion(Mapping[str, float]):
     ties: Ties
     seconds: float
 
-    def __getitem__(self, key: str) -> float:
-        try:
-            return self.metrics[key]
-        except KeyError:
-            raise KeyError(str(unknown("metric", key, self.metrics))) from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.metrics)
-
-    def __len__(self) -> int:
-        return len(self.metrics)
-
     def __repr__(self) -> str:
-        shown = ", ".join(f"{key} {value:.4f}" for key, value in self.metrics.items() if "/" not in key)
-        return f"Completion({len(self.triples[0]):,} triples among {self.num_candidates:,} nodes: {shown})"
+        return self._told(f"{len(self.triples[0]):,} triples among {self.num_candidates:,} nodes")
 
     def to_dict(self, prefix: str = "kg/") -> dict[str, Any]:
-        """Flat JSON values after ``prefix``."""
-        extra = {"triples": len(self.triples[0]), "candidates": self.num_candidates, "seconds": self.seconds}
-        return {f"{prefix}{key}": value for key, value in {**self.metrics, **extra}.items()}
+        """Flat JSON values, so that they can stand beside those of a ranking."""
+        return super().to_dict(prefix)
+
+    def _facts(self) -> dict[str, Any]:
+        return {"triples": len(self.triples[0]), "candidates": self.num_candidates, "seconds": self.seconds}
 
 
 def evaluate_completion(

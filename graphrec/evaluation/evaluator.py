@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -16,11 +15,13 @@ from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
 from graphrec.evaluation import beyond_accuracy
 from graphrec.evaluation.classification import auc_of_ranks, rank_sums, weighted_mean
+from graphrec.evaluation.measured import user_table
 from graphrec.evaluation.opened import opened, same_size
 from graphrec.evaluation.protocol import Candidates, Cold, Mask, Protocol, protocol
-from graphrec.evaluation.ranking import Scorer, Scores, evaluating, rank, score_blocks
+from graphrec.evaluation.ranking import rank
 from graphrec.evaluation.result import Evaluation, by_popularity
 from graphrec.evaluation.sampled import rank_sampled
+from graphrec.evaluation.scoring import Scorer, Scores, evaluating, score_blocks
 from graphrec.evaluation.specs import Lists, MetricSpec, measure, resolve
 from graphrec.models.base import Encoded, GraphRecommender
 from graphrec.runs import Run
@@ -129,12 +130,22 @@ def evaluate_ranking(
     kept = {key: users[key] for key in values if key in users}
     groups = by_popularity(plan, lists, hits, lengths).to_json(orient="records")
     drawn = "" if sampled_negatives is None else str(sampled_negatives)
+    facts = {
+        "split": plan.split,
+        "mask": plan.mask,
+        "cold": plan.cold,
+        "candidates": plan.candidates,
+        "dataset": data.name,
+        "by_popularity": groups,
+        "sampled_negatives": drawn,
+    }
+    columns = {"truth": truth, "train": plan.activity[plan.users], **kept}
     seconds = time.perf_counter() - start
     return Evaluation(
         metrics=values,
         protocol=plan,
         ks=lengths,
-        per_user=_table(data, plan, truth, kept, {"by_popularity": groups, "sampled_negatives": drawn}),
+        per_user=user_table(data, plan.users, columns, facts),
         lists=lists,
         scores=scores,
         hits=hits,
@@ -207,25 +218,3 @@ def _ranking_auc(
             sums, found = rank_sums(part.scores, rows, items)
             parts.append(auc_of_ranks(sums, found, candidates).cpu())
     return torch.cat(parts)
-
-
-def _table(
-    data: RecDataset, plan: Protocol, truth: Tensor, values: dict[str, Tensor], more: dict[str, str]
-) -> pa.Table:
-    raw = data.vocabularies[data.target[0]].decode(plan.users.numpy())
-    ids = pa.array(raw, type=pa.int64() if np.asarray(raw).dtype.kind in "iu" else pa.string())
-    columns = {
-        "user": ids,
-        "truth": pa.array(truth.numpy()),
-        "train": pa.array(plan.activity[plan.users].numpy()),
-        **{key: pa.array(value.cpu().numpy()) for key, value in values.items()},
-    }
-    facts = {
-        "split": plan.split,
-        "mask": plan.mask,
-        "cold": plan.cold,
-        "candidates": plan.candidates,
-        "dataset": data.name,
-        **more,
-    }
-    return pa.table(columns).replace_schema_metadata({f"graphrec.{key}": value for key, value in facts.items()})

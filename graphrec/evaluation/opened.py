@@ -11,7 +11,7 @@ from torch import Tensor
 
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
-from graphrec.evaluation.ranking import Scores
+from graphrec.evaluation.scoring import Scores
 from graphrec.models.base import Encoded, GraphRecommender
 from graphrec.runs import Run, as_model
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError, unknown
-from graphrec.evaluation.ranking import UserItems
+from graphrec.evaluation.user_items import UserItems
 
 Mask = Literal["train", "train+valid", "none"]
 Cold = Literal["keep", "drop"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from graphrec.errors import unknown
 from graphrec.evaluation.groups import equal_total_groups
+from graphrec.evaluation.measured import Measured
 from graphrec.evaluation.protocol import Protocol
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation(Mapping[str, float]):
+class Evaluation(Measured):
     """Metrics by lower-case key (``recall@20``), and everything that says what they mean.
 
     Attributes:
@@ -46,22 +46,8 @@ class Evaluation(Mapping[str, float]):
     seconds: float
     sampled_negatives: int | None = None
 
-    def __getitem__(self, key: str) -> float:
-        try:
-            return self.metrics[key]
-        except KeyError:
-            # Mapping's own methods (get, in) count on KeyError; the message is for people.
-            raise KeyError(str(unknown("metric", key, self.metrics))) from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.metrics)
-
-    def __len__(self) -> int:
-        return len(self.metrics)
-
     def __repr__(self) -> str:
-        shown = ", ".join(f"{key} {value:.4f}" for key, value in self.metrics.items())
-        return f"Evaluation({self.split}, {self.num_users:,} users, mask {self.mask}: {shown})"
+        return self._told(f"{self.split}, {self.num_users:,} users, mask {self.mask}")
 
     @property
     def split(self) -> str:
@@ -78,8 +64,7 @@ class Evaluation(Mapping[str, float]):
         """Users with truth, over whom metrics are means."""
         return len(self.protocol.users)
 
-    def to_dict(self, prefix: str = "") -> dict[str, Any]:
-        """Flat JSON values: the metrics, and num_users, mask, seconds and what else was chosen, after ``prefix``."""
+    def _facts(self) -> dict[str, Any]:
         protocol = self.protocol
         extra: dict[str, Any] = {
             "num_users": self.num_users,
@@ -95,7 +80,7 @@ class Evaluation(Mapping[str, float]):
             extra |= {"dropped_users": protocol.dropped_users, "dropped_truth": protocol.dropped_truth}
         if self.sampled_negatives is not None:
             extra["sampled_negatives"] = self.sampled_negatives
-        return {f"{prefix}{key}": value for key, value in {**self.metrics, **extra}.items()}
+        return extra
 
     def by_activity(self, groups: int = 4) -> pd.DataFrame:
         """Means of the per-user metrics for groups of users by activity.

@@ -7,9 +7,14 @@ from torch import Tensor
 
 from graphrec.errors import InputError
 from graphrec.evaluation.protocol import Protocol
-from graphrec.evaluation.ranking import TILE, Scorer, Scores, UserItems, evaluating, score_blocks, top_k
+from graphrec.evaluation.scoring import Scores, block_size, device_of, evaluating, score_items
+from graphrec.evaluation.top_k import top_k
+from graphrec.evaluation.user_items import UserItems
 from graphrec.models.base import Encoded, GraphRecommender
 from graphrec.randomness import derive, hash_uniform
+
+# Pairs that are scored together: a model may look at a neighbourhood for each.
+_PAIRS = 1 << 14
 
 
 def rank_sampled(
@@ -22,7 +27,7 @@ def rank_sampled(
     block: int | None = None,
     memory: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The best ``k`` of each user's truth and ``negatives`` drawn candidates.
+    """The best ``k`` of each user's truth and ``negatives`` drawn candidates; nothing else is scored.
 
     The negatives are drawn without repetition among the candidates that are neither left out nor relevant; a user's
     draw depends on the seed and the user's number alone. A user with fewer of them gets all.
@@ -32,29 +37,67 @@ def rank_sampled(
     """
     if negatives < 1:
         raise InputError(f"sampled_negatives is {negatives}; draw at least 1, or leave it out for the full ranking.")
-    stream = derive(seed, "sampled negatives")
-    found, values = [], []
+    device, stream = device_of(model), derive(seed, "sampled negatives")
+    users, truth = plan.users.to(device), plan.truth.to(device)
+    exclude = None if plan.exclude is None else plan.exclude.to(device)
+    candidates = None if plan.items is None else plan.items.to(device)
+    found = torch.full((len(users), k), -1, device=device)
+    values: Tensor | None = None
+    # The draws are in double precision.
+    size = block_size(device, 2 * plan.num_items, block, memory)
     with evaluating(model):
-        scorer = Scorer(model, plan.items)
-        users = plan.users.to(scorer.device)
-        exclude = None if plan.exclude is None else plan.exclude.to(scorer.device)
-        truth: UserItems = plan.truth.to(scorer.device)
-        # The draws need as much room again as the scores, in double precision.
-        for part in score_blocks(scorer, users, exclude, tile=TILE, block=block, memory=memory):
-            width = part.scores.shape[1]
-            rows, items = truth.gather(part.users)
-            if scorer.candidates is not None:
-                items = torch.searchsorted(scorer.candidates, items)
-            numbers = torch.arange(width)
-            draw = hash_uniform(stream, part.users.cpu()[:, None], numbers).to(scorer.device)
-            draw[part.scores == -torch.inf] = -1.0
-            draw[rows, items] = -1.0
-            drawn, column = draw.topk(min(negatives, width), dim=1)
-            chosen = torch.zeros_like(part.scores, dtype=torch.bool).scatter_(1, column, drawn >= 0)
-            chosen[rows, items] = True
-            where, best = top_k(part.scores.masked_fill(~chosen, -torch.inf), k, part.users)
-            if scorer.candidates is not None:
-                where = torch.where(where < 0, -1, scorer.candidates[where.clamp(min=0)])
-            found.append(where)
-            values.append(best)
-    return torch.cat(found), torch.cat(values)
+        for start in range(0, len(users), size):
+            own = users[start : start + size]
+            drawn = hash_uniform(stream, own[:, None], torch.arange(plan.num_items, device=device))
+            column = _chosen(drawn, own, truth, exclude, candidates, negatives)
+            for part in torch.arange(len(own), device=device).split(max(1, _PAIRS // column.shape[1])):
+                items = column[part].clamp_min(0)
+                items = items if candidates is None else candidates[items]
+                scores = score_items(model, own[part], items).masked_fill(column[part] < 0, -torch.inf)
+                where, best = top_k(scores, k, own[part])
+                if values is None:
+                    values = torch.full(found.shape, -torch.inf, dtype=best.dtype, device=device)
+                place = start + part
+                found[place, : where.shape[1]] = items.gather(1, where.clamp_min(0)).where(where >= 0, -1)
+                values[place, : where.shape[1]] = best
+    return found, values if values is not None else found.new_full(found.shape, -torch.inf, dtype=torch.float32)
+
+
+def _chosen(
+    drawn: Tensor, users: Tensor, truth: UserItems, exclude: UserItems | None, candidates: Tensor | None, count: int
+) -> Tensor:
+    """Columns of the candidates that each user's truth is ranked among, ascending, -1 at the end of shorter rows.
+
+    Args:
+        drawn: (B, P), a number for each candidate; those with the largest are chosen.
+        users: (B,).
+        truth: relevant items, which are chosen unless they are left out.
+        exclude: items left out.
+        candidates: (P,) items ascending; None: all.
+        count: of the others.
+    """
+    row, column = _columns(truth, users, candidates)
+    drawn[row, column] = -1.0
+    left_out = None if exclude is None else _columns(exclude, users, candidates)
+    if left_out is not None:
+        drawn[left_out] = -1.0
+    largest, others = drawn.topk(min(count, drawn.shape[1]), dim=1)
+    chosen = torch.zeros_like(drawn, dtype=torch.bool).scatter_(1, others, largest >= 0)
+    chosen[row, column] = True
+    if left_out is not None:
+        chosen[left_out] = False
+    row, column = chosen.nonzero(as_tuple=True)
+    counts = chosen.sum(1)
+    found = column.new_full((len(users), max(1, int(counts.max()) if len(counts) else 1)), -1)
+    found[row, torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]] = column
+    return found
+
+
+def _columns(items: UserItems, users: Tensor, candidates: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Rows and columns of users' items among the candidates."""
+    row, item = items.gather(users)
+    if candidates is None:
+        return row, item
+    column = torch.searchsorted(candidates, item).clamp_max(len(candidates) - 1)
+    known = candidates[column] == item
+    return row[known], column[known]

@@ -16,8 +16,8 @@ from graphrec.evaluation import beyond_accuracy
 from graphrec.evaluation.click import ClickEvaluation, Last, Scaling, evaluate_clicks
 from graphrec.evaluation.evaluator import evaluate_ranking
 from graphrec.evaluation.protocol import Candidates, Cold, Mask
-from graphrec.evaluation.ranking import Scores
 from graphrec.evaluation.result import Evaluation
+from graphrec.evaluation.scoring import Scores
 from graphrec.models.base import Encoded, GraphRecommender
 from graphrec.runs import Run
 

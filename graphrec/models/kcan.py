@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from graphrec import randomness
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError, unknown
-from graphrec.graphs.relational import RelationalGraph
-from graphrec.graphs.triples import TripleIndex, corrupted_tails, triple_order
-from graphrec.graphs.weighted_lists import weighted_neighbour_lists
-from graphrec.layers.conditional_attention import NeighbourShares
 from graphrec.layers.conditional_layer import ConditionalLayer, PreparedNodes
 from graphrec.layers.dropout import dropout
-from graphrec.layers.kge import TransH
 from graphrec.layers.losses import bce_loss, bpr_loss, sampled_softmax_loss, squared_norms
-from graphrec.layers.relational import edge_softmax, row_sums
 from graphrec.layers.reranking import reranked
 from graphrec.layers.spmm import spmm
-from graphrec.layers.triple_attention import translation_attention
-from graphrec.models.base import Batch, Derived, EdgeWeight, Encoded, GraphInputs, PairBatch, Phase, Preset, TripleBatch
-from graphrec.models.knowledge import KnowledgeRecommender
+from graphrec.models.base import EdgeWeight, Encoded, GraphInputs, PairBatch, Phase
+from graphrec.models.kcan_knowledge import DistilledKnowledge
+from graphrec.models.kcan_presets import PRESETS
 from graphrec.models.pairwise import Initialisation, Loss
 from graphrec.models.phase_parts import adam, once
 
@@ -35,10 +28,9 @@ Variant = Literal["full", "g", "n", "s"]
 _PAIRS = 1 << 16
 
 _NORM_EPS = 1e-6  # x / sqrt(max(sum x², 1e-12)), the convention of the authors' framework
-_SCORER = TransH(distance="l1", normalised="all")
 
 
-class KCAN(KnowledgeRecommender):
+class KCAN(DistilledKnowledge):
     r"""Knowledge-aware conditional attention networks (Tu et al., CIKM 2021, https://arxiv.org/abs/2111.02100).
 
     The graph is the triples and the training interactions, in both directions. Triples train TransH between
@@ -59,8 +51,8 @@ class KCAN(KnowledgeRecommender):
     the order of the global part, own training items last; their values say no more than this order.
     On Last.FM (``music``) 200 candidates of 3,846 held the exact 20
     best of all of 60 users. ``score(users, items)`` with items of each user, (B, P), always gives the exact scores.
-    ``rerank=None`` ranks all items exactly; do so for the published evaluation, one positive among 100 drawn negatives
-    (``evaluate(…, sampled_negatives=100)``): few of these are among the candidates.
+    ``rerank=None`` ranks all items exactly. Evaluations that ask for pairs, labelled ones or the published one positive
+    among 100 drawn negatives (``evaluate(…, sampled_negatives=100)``), get exact scores and score nothing else.
 
     As in the authors' review code: lists are drawn once an epoch and serve all targets (the paper calls the sampling
     target-specific), each tower ends in one linear map (the paper: an MLP), λ is on the outputs and all weights. Its
@@ -89,23 +81,7 @@ class KCAN(KnowledgeRecommender):
         seed: seeds the initial parameters and the first lists.
     """
 
-    convention: ClassVar[str] = "kcan"
-    presets: ClassVar[Mapping[str, Preset]] = {
-        "movie": Preset(fit={"epochs": 200}, note="The authors' setting for MovieLens-1M; the defaults."),
-        "last-fm": Preset(
-            model={"lr": 0.025, "reg": 1e-3, "dropout": 0.05, "batch_size": 10240, "triple_batch_size": 10240},
-            fit={"epochs": 200},
-            note="The authors' setting for KGAT's last-fm.",
-        ),
-        "yelp2018": Preset(
-            model={"lr": 0.1, "reg": 1e-3, "dropout": 0.05, "batch_size": 10240},
-            fit={"epochs": 200},
-            note="The authors' setting for KGAT's yelp2018.",
-        ),
-    }
-    attention: Tensor
-    neighbours: Tensor
-    drawn_with: Tensor
+    presets = PRESETS
 
     def __init__(
         self,
@@ -146,8 +122,11 @@ class KCAN(KnowledgeRecommender):
                 raise InputError(f"{name} must be a positive whole number, found {size}.")
         if not 0 <= dropout < 1:
             raise InputError(f"dropout must lie in [0, 1), found {dropout}.")
+        is_global, is_local = variant in ("full", "n"), variant in ("full", "g")
         super().__init__(
             inputs,
+            attends=is_global or is_local,
+            lists=is_local,
             variant=variant,
             dim=dim,
             global_dim=global_dim,
@@ -172,29 +151,14 @@ class KCAN(KnowledgeRecommender):
         for name in ("shared_negatives", "positives"):  # no options: what is done is published
             del self.hparams[name]
         self.variant, self.dropout, self.rerank = variant, dropout, rerank
-        self.num_neighbours, self.triple_batch_size = num_neighbours, triple_batch_size
-        self.is_global, self.is_local = variant in ("full", "n"), variant in ("full", "g")
-        relations = self.knowledge.num_relations - 1
-        self.relation_embedding = self._xavier("relation_embedding", relations, dim)
-        self.relation_normal = self._xavier("relation_normal", relations, dim)
         width = dim
         self.global_weight = self.global_bias = None
-        if self.is_global:
-            self.global_weight = self._xavier("global_weight", 2 * dim, global_dim)
-            self.global_bias = self._xavier("global_bias", 1, global_dim)
+        if is_global:
+            self.global_weight = self.xavier("global_weight", 2 * dim, global_dim)
+            self.global_bias = self.xavier("global_bias", 1, global_dim)
             width += global_dim
-        self.local = ConditionalLayer(width, hop_dim, seed_dim, out_dim, seed=seed) if self.is_local else None
-        if self.is_global or self.is_local:
-            self.register_buffer("attention", self.uniform_attention())
-        if self.is_local:
-            self.register_buffer("neighbours", self.draw_neighbours(randomness.derive(seed, "first lists")))
-            # What the lists were drawn with, so that they can be drawn again on another graph.
-            self.register_buffer("drawn_with", torch.tensor(randomness.derive(seed, "first lists")))
+        self.local = ConditionalLayer(width, hop_dim, seed_dim, out_dim, seed=seed) if is_local else None
         self._kept: tuple[Any, tuple[Tensor, PreparedNodes | None]] | None = None
-
-    def _xavier(self, name: str, *shape: int) -> nn.Parameter:
-        stream = randomness.generator(self.seed, f"initialisation/{name}")
-        return nn.Parameter(nn.init.xavier_uniform_(torch.empty(shape), generator=stream))
 
     @classmethod
     def encodes(cls) -> bool:
@@ -209,117 +173,22 @@ class KCAN(KnowledgeRecommender):
         """
         raise InputError("KCAN has no representations whose dot product is its score: they depend on the target.")
 
-    # -- the knowledge -------------------------------------------------------------------------------------------------
-
-    def uniform_attention(self) -> Tensor:
-        """Π before the first epoch, one over the degree, (E,)."""
-        return edge_softmax(self.knowledge.adjacency, torch.zeros(len(self.knowledge), device=self.device))
-
-    def relation_tables(self) -> dict[str, Tensor]:
-        """Translations and normals (R + 1, D) as the scorer names them; those of the interactions are zero."""
-        none = self.relation_embedding.new_zeros(1, self.dim)
-        named = {"vectors": self.relation_embedding, "normals": self.relation_normal}
-        return {name: torch.cat([table, none]) for name, table in named.items()}
-
-    @torch.no_grad()
-    def knowledge_attention(self) -> Tensor:
-        """Π of the present tables, (E,)."""
-        logits = translation_attention(self.knowledge, self.node_table(), _SCORER, self.relation_tables())
-        return edge_softmax(self.knowledge.adjacency, logits)
-
-    def relational_attention(self) -> tuple[RelationalGraph, Tensor]:
-        """The graph and Π, (E,); equal shares where the variant has no attention."""
-        return self.knowledge, self.attention if self.is_global or self.is_local else self.uniform_attention()
-
-    @torch.no_grad()
-    def draw_neighbours(self, seed: int) -> Tensor:
-        """Edges of each node drawn by Π, (N, K) int64 ascending, -1 for a node without edges."""
-        lists = weighted_neighbour_lists(self.knowledge, self.attention, self.num_neighbours, seed=seed)
-        return lists.sort(1).values
-
-    def refresh(self, batch: Batch, edge_weight: EdgeWeight = None) -> Mapping[str, Tensor]:
-        """Π of the present tables and, drawn by it, the lists of the next epoch; a phase without loss."""
-        if self.is_global or self.is_local:
-            self.attention.copy_(self.knowledge_attention())
-        if self.is_local:
-            assert batch.generator is not None
-            self.drawn_with.fill_(batch.generator.initial_seed())
-            self.neighbours.copy_(self.draw_neighbours(batch.generator.initial_seed()))
-        return {}
-
     # -- layers --------------------------------------------------------------------------------------------------------
-
-    def _attention(self, edge_weight: EdgeWeight) -> tuple[Tensor, Tensor | None]:
-        """Π and the weights of the edges: an edge's weight is a factor on its exponential."""
-        weight = self.knowledge_weight(edge_weight)
-        if weight is None:
-            return self.attention, None
-        shares = self.attention * weight
-        total = row_sums(self.knowledge.adjacency, shares)
-        return shares / total.where(total > 0, 1.0).index_select(0, self.knowledge.heads()), weight
 
     def nodes(self, edge_weight: EdgeWeight = None, generator: torch.Generator | None = None) -> Tensor:
         """g of every node, (N, D) or, with the global layer, (N, D + D'); a generator drops entries of x."""
         ego = self.node_table()
         if self.global_weight is None or self.global_bias is None:
             return ego
-        around = spmm(self.knowledge.adjacency, ego, self._attention(edge_weight)[0])
+        around = spmm(self.knowledge.adjacency, ego, self.weighted_attention(edge_weight)[0])
         x = functional.relu(torch.cat([ego, around], 1) @ self.global_weight + self.global_bias)
         return torch.cat([ego, functional.normalize(dropout(x, self.dropout, generator), eps=_NORM_EPS)], 1)
-
-    def neighbour_shares(self, edge_weight: EdgeWeight = None) -> NeighbourShares:
-        """The listed neighbours of every node with their Π, (N, K)."""
-        attention, weight = self._attention(edge_weight)
-        present = self.neighbours[:, 0] >= 0
-        entries = self.neighbours.clamp_min(0)
-        own = torch.arange(len(entries), device=entries.device)[:, None]
-        nodes = torch.where(present[:, None], self.knowledge.tails()[entries], own)
-        return NeighbourShares(nodes, attention[entries], present, None if weight is None else weight[entries])
 
     def _nodes_of(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         user_type, _, item_type = self.graph_inputs.target
         return users + self.knowledge.nodes(user_type).start, items + self.knowledge.nodes(item_type).start
 
     # -- training ------------------------------------------------------------------------------------------------------
-
-    def triple_batches(self, epoch: int, generator: torch.Generator) -> Iterator[TripleBatch]:
-        """Every triple and interaction once, each with a tail drawn among items and entities that is not known."""
-        graph, seed = self.knowledge, generator.initial_seed()
-        stated = torch.nonzero(~graph.inverse)[:, 0]
-        heads, relations, tails = graph.heads()[stated], graph.relation[stated], graph.tails()[stated]
-        index = TripleIndex.from_triples(heads, relations, tails, graph.num_nodes, graph.num_relations)
-        order = triple_order(heads, relations, tails, seed=seed)
-        candidates = slice(0, graph.nodes(self.graph_inputs.target[0]).start)
-        for start in range(0, len(order), self.triple_batch_size):
-            part = order[start : start + self.triple_batch_size]
-            head, relation, tail = heads[part], relations[part], tails[part]
-            yield TripleBatch(
-                edge_id=graph.edge_id[stated[part]],
-                weight=torch.ones(len(part), device=part.device),
-                generator=generator,
-                heads=head,
-                relations=relation,
-                tails=tail,
-                negatives=corrupted_tails(index, head, relation, 1, seed=seed, candidates=candidates, keys=tail),
-                edge_type=graph.edge_type[stated[part]],
-            )
-
-    def triple_loss(self, batch: TripleBatch, edge_weight: EdgeWeight = None) -> Mapping[str, Tensor]:
-        """The term ``triples``: the mean of softplus(f(h, r, t) - f(h, r, t'))."""
-        nodes = self.node_table()
-        ends = nodes[batch.heads], batch.relations, nodes[batch.tails], nodes[batch.negatives]
-        scores = _SCORER.scores(_SCORER.projected(*ends, self.relation_tables()))
-        return {"triples": self.batch_weight(batch, bpr_loss(*scores))}
-
-    def score_triples(self, heads: Tensor | None, relations: Tensor, tails: Tensor | None) -> Tensor:
-        """-f of triples, (B,), or with every node in the place of a None, (B, N).
-
-        Args:
-            heads: (B,) int64 nodes of :attr:`knowledge`, or None.
-            relations: (B,) int64.
-            tails: (B,) int64 nodes, or None.
-        """
-        return _SCORER.score(self.node_table(), heads, relations, tails, self.relation_tables())
 
     def pair_loss(self, batch: PairBatch, edge_weight: EdgeWeight = None) -> Mapping[str, Tensor]:
         """The terms ``rank`` and ``reg`` of one batch; see the class."""
@@ -340,7 +209,7 @@ class KCAN(KnowledgeRecommender):
         if self.reg:
             users_norms, items_norms = squared_norms(user), squared_norms(item)
             penalty = users_norms[:, 0] + items_norms[:, 0] + items_norms[:, 1:].mean(1)
-            if self.is_local:  # a user's output is another for each item
+            if self.local is not None:  # a user's output is another for each item
                 penalty = penalty + users_norms[:, 1:].mean(1)
             for parameter in self.layer_parameters():
                 penalty = penalty + parameter.square().sum() / self.batch_size
@@ -427,17 +296,7 @@ class KCAN(KnowledgeRecommender):
         self._kept = None
         return super().train(mode)
 
-    def derived(self) -> Mapping[str, Derived]:
-        """The typed edges, Π and the lists of neighbours."""
-        made = dict(super().derived())
-        types = tuple(self.knowledge_types())
-        if self.is_global or self.is_local:
-            made["attention"] = Derived(types, self.knowledge_attention)
-        if self.is_local:
-            made["neighbours"] = Derived(types, lambda: self.draw_neighbours(int(self.drawn_with)))
-        return made
-
     def facts(self) -> Mapping[str, float | int]:
         """Candidates of each user that a ranking scores exactly; the items where all are."""
-        exact = self.num_items if self.rerank is None or not self.is_local else min(self.rerank, self.num_items)
+        exact = self.num_items if self.rerank is None or self.local is None else min(self.rerank, self.num_items)
         return {"reranked_items": exact}

@@ -16,7 +16,7 @@ from torch import Tensor
 from graphrec.datasets.vocabulary import Vocabulary
 from graphrec.errors import InputError
 from graphrec.evaluation import rank
-from graphrec.evaluation.ranking import UserItems
+from graphrec.evaluation.user_items import UserItems
 from graphrec.graphs.adjacency import Adjacency
 from graphrec.models.base import GraphRecommender
 from graphrec.runs import Run

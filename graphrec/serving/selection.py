@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphrec.evaluation.ranking import top_k
+from graphrec.evaluation.top_k import top_k
 
 
 def best_of(scores: Tensor, k: int, allowed: Tensor | None, left_out: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from graphrec.datasets.dataset import RecDataset
 from graphrec.datasets.notes import Note
 from graphrec.datasets.tables import PARTS, EdgeTable, edge_type_name
 from graphrec.errors import InputError
-from graphrec.evaluation.ranking import evaluating
+from graphrec.evaluation.scoring import evaluating
 from graphrec.models.base import GraphRecommender
 from graphrec.randomness import derive, hash_bits, hash_integers
 

@@ -19,7 +19,7 @@ import graphrec
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
 from graphrec.evaluation import ClickEvaluation, compare, evaluate, evaluate_clicks
-from graphrec.evaluation.click import score_pairs
+from graphrec.evaluation.pair_scores import score_pairs
 from graphrec.models import BPRMF, EASE, LightGCN
 from graphrec.models.base import Encoded
 from tests.evaluation.helpers import reference_auc

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from graphrec.evaluation.ranking import evaluating, score_blocks
+from graphrec.evaluation.scoring import evaluating, score_blocks
 from graphrec.influence.attribution_metrics import spearman as rank_correlation
 from graphrec.unlearning.evidence.measures import BEFORE, RETRAINED, UNLEARNED, Measure, Row, mean_and_sd, measured
 from graphrec.unlearning.evidence.pairs import PairSet

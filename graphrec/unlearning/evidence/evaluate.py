@@ -14,7 +14,7 @@ from torch import Tensor
 
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
-from graphrec.evaluation.ranking import UserItems
+from graphrec.evaluation.user_items import UserItems
 from graphrec.randomness import derive, hash_integers
 from graphrec.unlearning.evidence.about import facts_about, limits
 from graphrec.unlearning.evidence.attack import Logistic

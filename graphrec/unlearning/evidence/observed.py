@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from graphrec.evaluation.ranking import Scorer, UserItems, evaluating, score_blocks
+from graphrec.evaluation.scoring import Scorer, evaluating, score_blocks
+from graphrec.evaluation.user_items import UserItems
 from graphrec.randomness import derive, hash_uniform
 from graphrec.unlearning.evidence.pairs import PairSet
 from graphrec.unlearning.evidence.views import View

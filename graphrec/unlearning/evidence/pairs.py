@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from graphrec.datasets.dataset import RecDataset
-from graphrec.evaluation.ranking import UserItems
+from graphrec.evaluation.user_items import UserItems
 from graphrec.randomness import derive, hash_integers, hash_uniform
 from graphrec.unlearning.evidence.views import View
 

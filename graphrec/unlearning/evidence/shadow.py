@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from graphrec.datasets.dataset import RecDataset
-from graphrec.evaluation.ranking import UserItems
+from graphrec.evaluation.user_items import UserItems
 from graphrec.models.base import GraphRecommender
 from graphrec.randomness import derive, hash_uniform
 from graphrec.training.fit import fit

@@ -12,8 +12,9 @@ from torch import Tensor
 from graphrec.datasets.dataset import RecDataset
 from graphrec.evaluation.comparison import bootstrap
 from graphrec.evaluation.protocol import protocol
-from graphrec.evaluation.ranking import UserItems, rank
+from graphrec.evaluation.ranking import rank
 from graphrec.evaluation.specs import Lists, measure, resolve
+from graphrec.evaluation.user_items import UserItems
 from graphrec.unlearning.evidence.measures import RETRAINED, UNLEARNED, Measure, Row, mean_and_sd, measured
 from graphrec.unlearning.evidence.pairs import PairSet, keys_of, pair_set
 from graphrec.unlearning.evidence.views import View

@@ -14,7 +14,7 @@ from torch import Tensor
 from graphrec.datasets.dataset import RecDataset
 from graphrec.datasets.vocabulary import Vocabulary
 from graphrec.errors import InputError
-from graphrec.evaluation.ranking import Scorer, Scores
+from graphrec.evaluation.scoring import Scorer, Scores
 from graphrec.models.base import Encoded, GraphRecommender
 from graphrec.runs import Run, as_model
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from graphrec.evaluation.ranking import UserItems
+from graphrec.evaluation.user_items import UserItems
 from graphrec.unlearning.evidence.distance import scores_of
 from graphrec.unlearning.evidence.observed import observe, sampled_users
 from graphrec.unlearning.evidence.pairs import PairSet
