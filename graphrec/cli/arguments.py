@@ -8,21 +8,37 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
 from graphrec.errors import InputError, MissingFileError, unknown
 
 _EXPECTED = re.compile(r'Parser key "(?P<key>[^"]+)":\s*(?P<rest>.*)', re.DOTALL)
 _UNION = re.compile(r"Does not validate .*Subtypes: \[(?P<types>.*)\] Errors: .* Given value: (?P<value>.*)")
 _TYPE = re.compile(r"<class '(?:\w+\.)*(\w+)'>|typing\.")
+_LITERAL = re.compile(r"Literal\[([^\]]*)\]")
+_MEMBER = re.compile(r"[\w.]*\[[^\]]*\]|[^,\s][^,]*")
+_OPTIONAL = re.compile(r"Optional\[((?:[^\[\]]|\[[^\]]*\])*)\]")
+_SEVERAL = re.compile(r"(?:tuple|list|Sequence|Iterable)\[(\w+)(?:, \.\.\.)?\]")
+_TUPLE = re.compile(r"default: \(([^()]*?),?\)")
 _ROLE = re.compile(r":\w+:`~?([^`]+)`|``([^`]*)``")
 
 
 # What a field of a dataclass means stands below it.
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+class HelpFormatter(DefaultHelpFormatter):
+    """Types and defaults as a person would type them: ``none`` for no value, choices by their words."""
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        text = _OPTIONAL.sub(r"\1", super()._expand_help(action)).replace(" | null", "")
+        text = _LITERAL.sub(_one_of, text).replace("type: one of", "one of")
+        text = _TUPLE.sub(r"default: \1", _SEVERAL.sub(r"one or more \1", text))
+        return text.replace("default: null", "default: none")
 
 
 class Parser(ArgumentParser):
@@ -41,6 +57,7 @@ class Parser(ArgumentParser):
             usage=f"graphrec {command} {usage}",
             description=description,
             exit_on_error=False,
+            formatter_class=HelpFormatter,
         )
         self.lists = set(lists)
 
@@ -74,17 +91,13 @@ class Parser(ArgumentParser):
         action = self._option_string_actions[option]
         action.metavar, action.help = value, text
 
-    def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
-        """The help; None, which no person types, is called none."""
-        return super().format_help(formatter).replace(" | null", "").replace("default: null", "default: none")
-
     def parse(self, arguments: Sequence[str]) -> Namespace:
-        """Parse; ``--some-option`` and ``--some_option`` are the same.
+        """Parse; ``--some-option`` and ``--some_option`` are the same, and ``none`` is no value.
 
         Raises:
             InputError: an unknown option (the nearest known one is named), or a value of the wrong type.
         """
-        words = self._joined([self._spelt(word) for word in arguments])
+        words = self._joined(self._without_value([self._spelt(word) for word in arguments]))
         try:
             return self.parse_args(words)
         except argparse.ArgumentError as error:
@@ -100,6 +113,19 @@ class Parser(ArgumentParser):
         known = self.options()
         near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
         raise unknown(f"option of {self.prog}", name, near or known)
+
+    def _without_value(self, words: list[str]) -> list[str]:
+        """``none``, as the help writes it, as the parser below knows it, for options that can go without a value."""
+        made = list(words)
+        for place, word in enumerate(words):
+            name, equals, value = word.partition("=")
+            if not _can_be_none(self._option_string_actions.get(name)):
+                continue
+            if equals and value.lower() == "none":
+                made[place] = f"{name}=null"
+            elif not equals and place + 1 < len(words) and words[place + 1].lower() == "none":
+                made[place + 1] = "null"
+        return made
 
     def _joined(self, words: list[str]) -> list[str]:
         """Each option of several words as one word with a JSON list: ``--ks 10 20`` as ``--ks=["10", "20"]``."""
@@ -128,10 +154,23 @@ def _readable(message: str) -> str:
     rest = " ".join(found["rest"].split())
     union = _UNION.search(rest)
     if union is not None:
-        types = [name for name in union["types"].split(", ") if "NoneType" not in name]
+        types = [_LITERAL.sub(_one_of, name) for name in _MEMBER.findall(union["types"]) if "NoneType" not in name]
+        types += ["none"] if "NoneType" in union["types"] else []
         rest = f"expected {' or '.join(types)}, got {union['value']}"
-    rest = _TYPE.sub(lambda kind: kind[1] or "", rest).replace("Expected a ", "expected ")
+    rest = _LITERAL.sub(_one_of, _TYPE.sub(lambda kind: kind[1] or "", rest)).replace("Expected a ", "expected ")
     return f"{option}: {rest}".replace(". Got value:", ", got")
+
+
+def _one_of(literal: re.Match[str]) -> str:
+    """``Literal['a', 'b']`` in words."""
+    return "one of " + ", ".join(word.strip().strip("'\"") for word in literal[1].split(","))
+
+
+def _can_be_none(action: argparse.Action | None) -> bool:
+    """Whether an option takes None, and no word ``none`` of its own."""
+    members = get_args(getattr(action, "_typehint", None))
+    words = [word for member in members if get_origin(member) is Literal for word in get_args(member)]
+    return NoneType in members and "none" not in words
 
 
 def take(arguments: Sequence[str], name: str) -> tuple[str | None, list[str]]:

@@ -24,6 +24,8 @@ def parser() -> Parser:
     shape.add_argument("--share", type=float, default=0.5, help="a share")
     shape.add_argument("--limit", type=float | None, default=None, help="a limit")
     shape.add_argument("--word", type=Literal["32", "bf16"], default="32", help="a word")
+    shape.add_argument("--part", type=Literal["valid", "test"] | None, default="valid", help="a part")
+    shape.add_argument("--scaling", type=Literal["none", "platt"] | None, default=None, help="a scaling")
     shape.add_argument("--json", action="store_true", help="print JSON")
     return shape.polish()
 
@@ -43,8 +45,9 @@ def test_options_of_several_words_and_both_spellings() -> None:
         (["--ks"], "--ks: at least one value is expected after it"),
         (["--ks", "x"], "--ks: expected"),
         (["--share", "much"], "--share: expected float, got much"),
-        (["--word", "16"], "--word: expected Literal['32', 'bf16'], got 16"),
-        (["--limit", "much"], "--limit: expected float, got much"),
+        (["--word", "16"], "--word: expected one of 32, bf16, got 16"),
+        (["--limit", "much"], "--limit: expected float or none, got much"),
+        (["--part", "vlid"], "--part: expected one of valid, test or none, got vlid"),
         (["stray"], "unrecognized arguments: stray"),
         (["--share"], "--share: expected one argument"),
     ],
@@ -63,10 +66,21 @@ def test_help_shows_type_and_default_of_every_option() -> None:
         "where it starts",
         "type: float, default: 0.5",
         "default: none",
+        "(one of valid, test, default: valid)",
+        "(type: one or more int, default: 10, 20)",
         "--json",
     ):
         assert piece in text
-    assert "null" not in text and "--ks+" not in text
+    for jargon in ("null", "--ks+", "Literal", "Optional", "tuple", " ,"):
+        assert jargon not in text
+
+
+def test_none_is_typed_as_the_help_writes_it() -> None:
+    options = parser().parse(["--limit", "none", "--init-from=None", "--part", "none", "--scaling", "none"])
+    assert options.limit is None and options.init_from is None and options.part is None
+    assert options.scaling == "none"
+    with pytest.raises(InputError, match="--share: expected float, got none"):
+        parser().parse(["--share", "none"])
 
 
 def test_take_gives_the_last_value() -> None:
