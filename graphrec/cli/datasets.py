@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from graphrec.cli.arguments import Parser
 from graphrec.cli.output import cell, print_json, table
-from graphrec.errors import InputError
+from graphrec.errors import InputError, MissingFileError
 
 if TYPE_CHECKING:
     from graphrec.datasets.registry import Row
@@ -41,6 +41,8 @@ def parser() -> Parser:
 def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     options = parser().parse(arguments)
+    if options.root is not None and not Path(options.root).is_dir():
+        raise MissingFileError(f"--root {options.root}: there is no such folder")
     from graphrec.datasets import registry
 
     if options.leaks:

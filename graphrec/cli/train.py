@@ -86,10 +86,10 @@ def run(arguments: Sequence[str]) -> int:
         data = _labelled(options, data)
     _check_fingerprint(recipe, data, options.dataset, resumed)
     if "test" not in data.parts:
-        print(
-            f"graphrec: {data.name} has no test part, so nothing is measured; --split random:.8,.1,.1 makes one",
-            file=sys.stderr,
+        cure = (
+            "--split random:.8,.1,.1 makes one" if options.split is None else f"--split {options.split} left it empty"
         )
+        print(f"graphrec: {data.name} has no test part, so nothing is measured; {cure}", file=sys.stderr)
     for note in data.notes:
         print(f"graphrec: {data.name}: {note}", file=sys.stderr)
     out = options.out or resumed or _free_folder(recipe.model, data)

@@ -320,7 +320,20 @@ class RecDataset:
         min_share: float = 0.1,
         unknown_items: Literal["drop", "entity"] = "drop",
     ) -> RecDataset:
-        """The dataset with the triples of a knowledge graph; see :mod:`graphrec.datasets.knowledge_join`."""
+        """The dataset with the triples of a knowledge graph.
+
+        Interactions, users and items keep their codes and edge ids. What was matched and dropped is in the notes.
+
+        Args:
+            graph: such as :func:`~graphrec.datasets.kg_from_table` and :func:`~graphrec.datasets.read_triples` make.
+                An entity with the raw id of an item is that item; ``graph.with_items(read_link(FILE))`` ties others.
+            existing: ``extend`` the triples that the dataset has, or ``replace`` them.
+            min_share: refuse a graph that has a smaller share of the dataset's items.
+            unknown_items: linked items that the dataset lacks: ``drop`` their triples, or keep them as ``entity``.
+
+        Raises:
+            InputError: too few items match, or items of other names; says how many.
+        """
         from graphrec.datasets.knowledge_join import with_knowledge
 
         return with_knowledge(self, graph, existing=existing, min_share=min_share, unknown_items=unknown_items)
@@ -332,8 +345,16 @@ class RecDataset:
         return knowledge_of(self)
 
     def filter_knowledge(self, **cuts: Any) -> RecDataset:
-        """A part of the knowledge graph: ``keep=``, ``drop=`` relations, ``max_degree=``, ``hops=``, ``core=``; see
-        :func:`graphrec.datasets.knowledge_filters.filter_knowledge`."""
+        """A part of the knowledge graph.
+
+        Args:
+            **cuts: ``keep`` or ``drop`` of relations by name; ``max_degree`` of an entity; ``hops`` from the items;
+                ``core``: fewest edges of an entity; ``self_loops``. In the order and with the meaning of
+                :func:`graphrec.datasets.knowledge_filters.filter_knowledge`.
+
+        Raises:
+            InputError: an unknown relation or cut, or nothing is left.
+        """
         from graphrec.datasets.knowledge_filters import filter_knowledge
 
         return filter_knowledge(self, **cuts)

@@ -97,9 +97,13 @@ def min_rating(data: RecDataset, minimum: float, *, as_label: bool = False) -> R
     table = data.tables[data.target]
     if table.rating is None:
         raise InputError(
-            f"{data.name} has no ratings (Builder.interactions(rating=…)), so none of at least {minimum:g}."
+            f"{data.name} has no ratings, so none of at least {minimum:g}; say which column they are in "
+            "(columns='user=…,item=…,rating=…', or Builder.interactions(rating=…))."
         )
     enough = table.rating >= minimum
+    if len(table) and not enough.any():
+        low, high = float(np.nanmin(table.rating)), float(np.nanmax(table.rating))
+        raise InputError(f"{data.name}: no rating of at least {minimum:g}; they go from {low:g} to {high:g}.")
     if not as_label:
         return _without_rows(data, enough, f"rated below {minimum:g}")
     label = enough.astype(np.int8)

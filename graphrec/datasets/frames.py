@@ -53,18 +53,31 @@ def from_table(
         table = as_table(source, None if wanted is None else list(wanted.values()))
         return table if wanted is None else _renamed(table, wanted)
     path = Path(source)
-    if not path.is_file():
-        raise MissingFileError(f"{path} is not there." if not path.exists() else f"{path} is a folder, not a file.")
-    try:
-        with path.open("rb") as file:
-            magic = file.read(6)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if magic.startswith(_PARQUET) or magic.startswith(_ARROW):
+    magic = _opening(path)
+    if magic.startswith((_PARQUET, _ARROW)):
         table = _binary(path, None if wanted is None else list(wanted.values()), magic)
     else:
         table = _text(path, None if wanted is None else list(wanted.values()), separator, header, encoding)
     return table if wanted is None else _renamed(table, wanted)
+
+
+def is_binary(path: Path) -> bool:
+    """Whether a file is parquet or arrow, by its first bytes.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return _opening(path).startswith((_PARQUET, _ARROW))
+
+
+def _opening(path: Path) -> bytes:
+    if not path.is_file():
+        raise MissingFileError(f"{path} is not there." if not path.exists() else f"{path} is a folder, not a file.")
+    try:
+        with path.open("rb") as file:
+            return file.read(6)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def _renamed(table: pa.Table, wanted: Mapping[str, str]) -> pa.Table:

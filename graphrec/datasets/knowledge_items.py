@@ -22,6 +22,7 @@ Ints = NDArray[np.int64]
 UnknownItems = Literal["drop", "entity"]
 MIN_SHARE = 0.1
 SAME_NAMES = 0.5
+LINK = "tie them by a file of both (graph.with_items(read_link(FILE)), or link=FILE in kg_options)"
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def find_items(
         ours, theirs = (", ".join(map(repr, some[:3].to_pylist())) for some in (items.arrow, listed))
         raise InputError(
             f"the knowledge graph matches {said}; expected at least {min_share:.1%}. Items of the dataset are such as "
-            f"{ours}, of the graph such as {theirs}: link the two (link=…), or say min_share=… if so few are right."
+            f"{ours}, of the graph such as {theirs}: {LINK}, or say min_share=… if so few are right."
         )
     notes = [*graph.notes, Note("matched", "items", matched, said), *_compared(graph, code, names)]
     notes += _renumbered(graph, items, listed)
@@ -126,7 +127,7 @@ def _compared(graph: KnowledgeGraph, code: Ints, names: pa.Array | None) -> list
     raise InputError(
         f"the ids of the knowledge graph match items of other names in {len(other):,} of {len(pairs):,} cases: "
         f"{graph.entities[int(there[row])].as_py()!r} is {other[0][0]!r} in the graph and {other[0][1]!r} in the "
-        "dataset. Link the two numberings (link=…)."
+        f"dataset. They are two numberings: {LINK}."
     )
 
 

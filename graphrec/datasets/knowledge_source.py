@@ -114,6 +114,11 @@ class KnowledgeSource:
 
     def _graph(self, path: Path, settings: dict[str, Any]) -> KnowledgeGraph:
         if self.columns is None:
+            if path.name.lower().removesuffix(".gz").endswith(".csv"):
+                raise InputError(
+                    f"{path}: a csv holds a table of items; say which of its columns become relations "
+                    "(kg_columns='brand=made_by', or --kg-columns). Triples come as tsv, nt or parquet."
+                )
             return read_triples(path, **settings)
         return kg_from_table(path, _parsed(self.columns), **settings)
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from graphrec.datasets.splits import Split
 
 WORLDS = ("world", "seeded-world")
+# What load itself may be asked, whatever the format.
+_ASKED = ("format", "columns", "split", "seed", "min_rating", "drawn_negatives", "duplicates", "cold", "kg", "cache")
 
 
 @dataclass(frozen=True)
@@ -274,7 +276,7 @@ def _plan(
         path = path.absolute().parent
     if path.is_dir():
         kind = _format_of(path, located.name, format)
-        adapters.check_options(kind, options)
+        adapters.check_options(kind, options, also=_ASKED)
         if columns is not None:
             raise InputError(f"{path}: columns= is for a single csv, tsv or parquet file; this is in format {kind!r}.")
         files = _all_files(path)

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from graphrec.datasets.builder import Builder
-from graphrec.datasets.frames import from_table
+from graphrec.datasets.frames import from_table, is_binary
 from graphrec.errors import InputError, unknown
 
 FORMATS: Mapping[str, str | None] = MappingProxyType(
@@ -59,6 +59,10 @@ def check_table(path: Path, format: str | None, roles: Mapping[str, str], option
     for role in ("user", "item"):
         if roles and role not in roles:
             raise InputError(f"{path}: columns {dict(roles)} do not say which is the {role}. Expected {role}=COLUMN.")
+    binary = is_binary(path)
+    if format in (("csv", "tsv") if binary else ("parquet", "arrow")):
+        found = "parquet or arrow" if binary else "text"
+        raise InputError(f"{path}: format={format!r} was asked for, but the file is {found}.")
     settings = dict(options)
     if format is not None and FORMATS[format] is not None:
         settings.setdefault("separator", FORMATS[format])

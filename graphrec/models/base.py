@@ -320,6 +320,10 @@ class GraphRecommender(nn.Module):
 
     def __init__(self, inputs: GraphInputs | RecDataset, **hparams: Any) -> None:
         super().__init__()
+        for name in ("lr", "reg"):
+            value = hparams.get(name)
+            if isinstance(value, (int, float)) and not 0 <= value < float("inf"):
+                raise InputError(f"{name} must be a number of at least 0, found {value}.")
         if isinstance(inputs, RecDataset):
             self.needs.check(inputs, type(self).__name__)
             inputs = self.inputs(inputs, **hparams)

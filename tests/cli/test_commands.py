@@ -140,6 +140,7 @@ def test_datasets(call: Any, tmp_path: Path) -> None:
     assert gowalla["users"] == 29858 and gowalla["present"] is False
     described = call("datasets", "gowalla", "--root", tmp_path)
     assert described.status == 0 and "train.txt" in described.out
+    refused(call("datasets", "--root", tmp_path / "nowhere"), "there is no such folder")
     refused(call("datasets", "gowala"), "unknown dataset 'gowala'. Did you mean 'gowalla'?")
 
 

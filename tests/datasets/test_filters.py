@@ -88,6 +88,8 @@ def test_a_rating_threshold_is_explicit_and_counted() -> None:
     assert labelled.graph()[T].edge_id.tolist() == [0, 1, 3, 4]
     with pytest.raises(InputError, match="has no ratings"):
         Builder().interactions({"user": [1], "item": [1]}).build().filter_rating(4)
+    with pytest.raises(InputError, match=r"no rating of at least 9; they go from 1 to 5"):
+        data.filter_rating(9)
 
 
 def test_a_time_range() -> None:

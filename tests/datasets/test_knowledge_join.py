@@ -261,9 +261,13 @@ WRONG = [
     ({"kg": "nowhere.tsv"}, r"nowhere\.tsv is not there \(nor "),
     ({"kg": "goods.csv", "kg_columns": "brand=made_by", "kg_options": "itm=sku"}, "Did you mean 'item'"),
     ({"kg": "goods.csv", "kg_columns": "brand=made_by", "kg_options": "min_share=x"}, "expected a number"),
-    ({"kg": "goods.csv", "kg_columns": "brand=made_by", "kg_options": "max_share=1"}, "matches 0 of 3 items"),
+    (
+        {"kg": "goods.csv", "kg_columns": "brand=made_by", "kg_options": "max_share=1"},
+        r"matches 0 of 3 items.*read_link\(FILE\)",
+    ),
     ({"kg": "goods.csv", "kg_columns": "brand=made_by"}, "empty: no triple is left"),
     ({"kg": "ids.tsv"}, "2 fields"),
+    ({"kg": "goods.csv"}, r"goods\.csv: a csv holds a table of items; .*kg_columns='brand=made_by'"),
     ({"kg_filter": "core=2"}, "has no knowledge graph"),
 ]
 

@@ -172,6 +172,21 @@ def test_a_format_is_forced(folder: Path) -> None:
         load(folder, columns="user=0,item=1")
     with pytest.raises(InputError, match=r"unknown option of format 'lightgcn' 'merge_relatd'"):
         load(folder, merge_relatd=True)
+    with pytest.raises(InputError, match=r"unknown option of format 'lightgcn' 'split_sed'.*\bseed, split\b"):
+        load(folder, split_sed=1)
+
+
+def test_a_format_that_the_file_contradicts_is_refused(tmp_path: Path) -> None:
+    text, binary = tmp_path / "a.csv", tmp_path / "a.parquet"
+    text.write_text(CSV)
+    pq.write_table(pa.table({"uid": ["ann"], "sku": ["7"]}), binary)
+    columns = "user=uid,item=sku"
+    assert load(text, format="csv", columns=columns).num_users == 2
+    assert load(binary, format="parquet", columns=columns).num_users == 1
+    with pytest.raises(InputError, match=r"format='parquet' was asked for, but the file is text"):
+        load(text, format="parquet", columns=columns)
+    with pytest.raises(InputError, match=r"format='csv' was asked for, but the file is parquet or arrow"):
+        load(binary, format="csv", columns=columns)
 
 
 def test_unknown_names_and_places(tmp_path: Path, folder: Path) -> None:

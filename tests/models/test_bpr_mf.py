@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
+from graphrec.errors import InputError
 from graphrec.models import BPRMF
 from graphrec.models.base import PairBatch
 from tests.models.conformance import ModelConformance
@@ -23,6 +25,12 @@ def one_pair(model: BPRMF, user: int, item: int, negative: int) -> PairBatch:
         items=torch.tensor([item]),
         negatives=torch.tensor([[negative]]),
     )
+
+
+@pytest.mark.parametrize(("name", "value"), [("lr", -1.0), ("reg", -0.1), ("lr", float("inf"))])
+def test_rates_below_zero_are_refused(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=rf"{name} must be a number of at least 0, found {value}"):
+        BPRMF(planted(), **{name: value})
 
 
 def test_equal_embeddings_lose_ln_2() -> None:

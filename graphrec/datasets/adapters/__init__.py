@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -77,8 +77,13 @@ def adapter(name: str) -> Adapter:
     return ADAPTERS[name]
 
 
-def check_options(name: str, options: Mapping[str, Any]) -> None:
+def check_options(name: str, options: Mapping[str, Any], also: Collection[str] = ()) -> None:
     """Refuse options that an adapter does not have.
+
+    Args:
+        name: of the format.
+        options: what was given.
+        also: names that the caller itself would have taken, for the nearest name.
 
     Raises:
         InputError: names the option and those there are.
@@ -86,6 +91,6 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     known = [option for option in inspect.signature(adapter(name).read).parameters if option not in ("path", "builder")]
     for option in options:
         if option not in known:
-            if not known:
+            if not known and not also:
                 raise InputError(f"format {name!r} has no options; got {option!r}.")
-            raise unknown(f"option of format {name!r}", option, known)
+            raise unknown(f"option of format {name!r}", option, [*known, *also])
