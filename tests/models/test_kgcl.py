@@ -15,7 +15,7 @@ from graphrec.datasets.builder import Builder
 from graphrec.errors import InputError
 from graphrec.models import KGCL, LightGCN
 from graphrec.models.base import PairBatch, TripleBatch
-from graphrec.models.kgcl import keep_probability
+from graphrec.models.kgcl_views import keep_probability
 from tests.models.conformance import KnowledgeConformance, trained
 from tests.models.planted_kg import planted_kg, tiny_kg
 
@@ -233,7 +233,7 @@ def test_a_triple_of_weight_zero_is_as_good_as_not_there() -> None:
 
 def test_translation_loss_equals_the_slow_loop() -> None:
     model = tiny()
-    (batch,) = model.draw_triples(0, randomness.generator(0, "triples"))
+    (batch,) = model.triple_batches(0, randomness.generator(0, "triples"))
     weight = torch.linspace(0.5, 1.5, len(batch), dtype=torch.float64)
     batch = TripleBatch(**{**vars(batch), "weight": weight})
     found = torch.stack(list(model.triple_loss(batch).values())).sum()
@@ -255,7 +255,7 @@ def test_triples_are_one_of_each_item_with_a_tail_that_is_unknown() -> None:
     known = set(zip(graph.heads().tolist(), graph.relation.tolist(), graph.tails().tolist(), strict=True))
     epochs = []
     for epoch in range(2):
-        batches = list(model.draw_triples(epoch, randomness.generator(0, "triples", epoch)))
+        batches = list(model.triple_batches(epoch, randomness.generator(0, "triples", epoch)))
         assert [len(batch) for batch in batches] == [64, 16]
         heads = torch.cat([batch.heads for batch in batches])
         assert sorted(heads.tolist()) == list(range(model.num_items))
