@@ -107,7 +107,7 @@ def run(arguments: Sequence[str]) -> int:
         print("\nThe model reads no knowledge graph: no paths.")
     elif found.paths:
         print()
-        frame = found.frame()
+        frame = found.frame().assign(strength=[f"{path.strength:.3g}" for path in found.paths])
         print(table(list(frame.columns), frame.itertuples(index=False), ["strength", "effect", "drop"]))
         print(found.order_sentence())
         print(found.control_sentence())

@@ -6,7 +6,7 @@ A row of a table that speaks of one of the user's training interactions carries 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import pandas as pd
@@ -17,7 +17,6 @@ from graphrec.reports.markup import scroll, section
 from graphrec.reports.svg import number
 
 BEGIN, END = "<!-- explanations -->", "<!-- end of explanations -->"
-_BECAUSE = ("influence", "score lost when it is deleted", "score lost after the removal step")
 
 
 def explanations_section(explanations: Sequence[Explanation]) -> str:
@@ -63,17 +62,16 @@ def _paths(explanation: Explanation) -> str:
     """The picture and the table of paths."""
     if not explanation.paths:
         return "<p>No path was found.</p>"
-    rows = "".join(
-        f"<tr{_of(explanation.user, path.nodes[1])}><td>{n}</td><td>{escape(str(path))}</td>"
-        f'<td class="number">{_cell(path.drop)}</td><td class="number">{_cell(path.effect)}</td>'
-        f'<td class="number">{number(path.strength)}</td></tr>'
-        for n, path in enumerate(explanation.paths, 1)
+    paths = explanation.paths
+    table = _measures(
+        "path",
+        [(_of(explanation.user, path.nodes[1]), str(path)) for path in paths],
+        {
+            "score lost without its triples": [path.drop for path in paths],
+            "estimated": [path.effect for path in paths],
+            "strength": [path.strength for path in paths],
+        },
     )
-    head = '<th></th><th scope="col">path</th>' + "".join(
-        f'<th scope="col" class="number">{name}</th>'
-        for name in ("score lost without its triples", "estimated", "strength")
-    )
-    table = f'<table class="paths"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
     return (
         f"{picture(explanation)}<p>{escape(explanation.order_sentence())}</p>{scroll('Paths', table)}"
         f"<p>{escape(explanation.control_sentence())}</p>"
@@ -82,20 +80,34 @@ def _paths(explanation: Explanation) -> str:
 
 def _because(user: Node, found: Because) -> str:
     """The interactions that the score rests on and what their removal costs."""
-    rows = "".join(
-        f"<tr{_of(user, one.item)}><td>{n}</td><td>{escape(str(one.item))}</td>"
-        f'<td class="number">{_cell(one.influence)}</td><td class="number">{_cell(one.deleted)}</td>'
-        f'<td class="number">{_cell(one.unlearned)}</td></tr>'
-        for n, one in enumerate(found.supports, 1)
+    table = _measures(
+        "training interaction with",
+        [(_of(user, one.item), str(one.item)) for one in found.supports],
+        {
+            "influence": [one.influence for one in found.supports],
+            "score lost when it is deleted": [one.deleted for one in found.supports],
+            "score lost after the removal step": [one.unlearned for one in found.supports],
+        },
     )
-    head = '<th></th><th scope="col">training interaction with</th>' + "".join(
-        f'<th scope="col" class="number">{name}</th>' for name in _BECAUSE
+    return f"<p>{escape(found.sentence())}</p>{scroll('Because', table)}<p>{escape(because_sentence(found))}</p>"
+
+
+def _measures(name: str, rows: Sequence[tuple[str, str]], columns: Mapping[str, Sequence[float | None]]) -> str:
+    """A table of numbered rows, (attributes, text) each, with what was measured of them; nothing without rows.
+
+    What was measured of none of them has no column.
+    """
+    if not rows:
+        return ""
+    taken = {title: values for title, values in columns.items() if any(value is not None for value in values)}
+    head = "".join(f'<th scope="col" class="number">{title}</th>' for title in taken)
+    body = "".join(
+        f"<tr{attributes}><td>{n + 1}</td><td>{escape(text)}</td>"
+        + "".join(f'<td class="number">{_cell(values[n])}</td>' for values in taken.values())
+        + "</tr>"
+        for n, (attributes, text) in enumerate(rows)
     )
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if rows else ""
-    return (
-        f"<p>{escape(found.sentence())}</p>{scroll('Because', table) if table else ''}"
-        f"<p>{escape(because_sentence(found))}</p>"
-    )
+    return f'<table><thead><tr><th></th><th scope="col">{name}</th>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def because_sentence(found: Because) -> str:

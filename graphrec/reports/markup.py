@@ -37,7 +37,9 @@ def section(name: str, body: str) -> str:
 
 
 def scroll(label: str, table: str) -> str:
-    """A table that scrolls sideways where the screen is narrow, reachable by keyboard."""
+    """A table that scrolls sideways where the screen is narrow, reachable by keyboard; nothing where there is none."""
+    if not table:
+        return ""
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">{table}</div>'
 
 

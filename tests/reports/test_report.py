@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import html
-import json
 import math
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -34,6 +31,7 @@ from graphrec.reports.page import duration
 from graphrec.reports.svg import number, ticks
 from graphrec.runs import Run
 from graphrec.training.fit import fit
+from tests.reports.browser import brightness, laid_out
 
 EVIL = "<script>alert(1)</script>\"'&<img src=http://evil.example/x>"
 VOID = {"meta", "br", "wbr"}
@@ -252,49 +250,10 @@ def test_graph_statistics_count_the_training_part() -> None:
     assert found.degrees["users"].sum() == found.degrees["items"].sum() == found.edges[0].edges
 
 
-PROBE = """<!DOCTYPE html><html><body style="margin:0">
-<iframe id="page" style="border:0;width:WIDTHpx;height:900px"></iframe>
-<pre id="found"></pre><script>
-const frame = document.getElementById("page");
-frame.onload = () => {
-  const inner = frame.contentDocument, found = [];
-  for (const element of inner.querySelectorAll("body *")) {
-    const box = element.getBoundingClientRect();
-    if (box.right > WIDTH + 0.5 && !element.closest(".scroll") && !element.closest("svg")) found.push(element.tagName);
-  }
-  const loaded = frame.contentWindow.performance.getEntriesByType("resource").map(entry => entry.name);
-  document.getElementById("found").textContent = JSON.stringify({
-    width: inner.documentElement.scrollWidth, over: found, loaded: loaded,
-    charts: inner.querySelectorAll("figure svg").length,
-    background: getComputedStyle(inner.body).backgroundColor, text: getComputedStyle(inner.body).color });
-};
-frame.srcdoc = PAGE;
-</script></body></html>"""
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 400, 320])
 def test_a_browser_lays_it_out_without_overflow_or_requests(tmp_path: Path, width: int, scheme: str) -> None:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
-    source = json.dumps(render(full_parts())).replace("</", "<\\/")
-    probe = tmp_path / "probe.html"
-    probe.write_text(PROBE.replace("WIDTH", str(width)).replace("PAGE", source), encoding="utf-8")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-    flags += [
-        "--disable-background-networking",
-        "--disable-component-update",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ]
-    # 0 is dark, 1 is light (blink's mojom::PreferredColorScheme).
-    flags += [f"--blink-settings=preferredColorScheme={int(scheme == 'light')}", "--virtual-time-budget=3000"]
-    command = [chromium, *flags, "--dump-dom", probe.as_uri()]
-    page = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    match = re.search(r'<pre id="found">(.*?)</pre>', page, flags=re.S)
-    assert match and match[1], "the page did not load"
-    found = json.loads(html.unescape(match[1]))
+    found = laid_out(render(full_parts()), width, scheme, tmp_path)
     assert found["width"] <= width and found["over"] == [] and found["loaded"] == []
     assert found["charts"] >= 5
-    brightness = {key: sum(map(int, re.findall(r"\d+", found[key])[:3])) for key in ("background", "text")}
-    assert (brightness["background"] < brightness["text"]) == (scheme == "dark")
+    assert (brightness(found["background"]) < brightness(found["text"])) == (scheme == "dark")
