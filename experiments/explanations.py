@@ -32,7 +32,9 @@ from scipy import stats
 import graphrec
 from graphrec.errors import InputError
 from graphrec.influence import Explainer
+from graphrec.reports import reproduce_command
 from graphrec.runs.environment import environment
+from graphrec.runs.portable import portable_config
 
 CANDIDATES = 100
 DRAWS = 10
@@ -128,6 +130,7 @@ def measure(run: graphrec.Run, pairs: int, seed: int, root: str | None) -> dict[
     if not rows:
         raise InputError("no pair has a path and triples to compare with.")
     return {
+        "command": command(run, pairs, seed),
         "model": run.config["model"],
         "dataset": data.name,
         "strength_by": explainer.strength_by,
@@ -146,10 +149,20 @@ def measure(run: graphrec.Run, pairs: int, seed: int, root: str | None) -> dict[
         "seconds": time.monotonic() - started,
         "processor_seconds": time.process_time() - spent,
         "seed": seed,
+        "epochs": run.metrics.get("epochs"),
         "recall@20": run.metrics.get("recall@20"),
         "date": time.strftime("%Y-%m-%d"),
         "environment": environment(),
     }
+
+
+def command(run: graphrec.Run, pairs: int, seed: int) -> str:
+    """What to type to train such a run and to measure it again."""
+    config = portable_config(run.config)
+    training = reproduce_command(config)
+    limit = config["fit"].get("max_seconds")
+    training += "" if limit is None else f" --max-seconds {limit}"
+    return f"{training} --out RUN; python experiments/explanations.py RUN --pairs {pairs} --seed {seed}"
 
 
 def order(rows: Sequence[Row], name: str) -> dict[str, Any]:
