@@ -22,7 +22,7 @@ from graphrec.graphs.relational import RelationalGraph
 from graphrec.models import GraphRecommender, Popularity
 from graphrec.models.base import GraphInputs
 from tests.models.planted import planted
-from tests.models.planted_kg import planted_kg
+from tests.models.planted_kg import RELATIONS, planted_kg
 
 
 def trained(model: GraphRecommender, epochs: int, seed: int = 0) -> GraphRecommender:
@@ -237,5 +237,71 @@ def edges_follow(values: torch.Tensor, old: RelationalGraph, new: RelationalGrap
 class KnowledgeConformance(ModelConformance):
     """The same suite on data with a knowledge graph."""
 
-    def make_data(self, **ids: np.ndarray) -> RecDataset:
+    def make_data(self, **ids: Any) -> RecDataset:
         return planted_kg(**ids)
+
+    def test_renumbered_relations_leave_scores_triples_and_attention(
+        self, data: RecDataset, model: GraphRecommender
+    ) -> None:
+        names = {name: f"{number * 2 % len(RELATIONS)} {name}" for number, name in enumerate(RELATIONS)}
+        renamed = self.make_data(relation_names=names)
+        other = self.make(renamed)
+        old, new = relations_of(model), relations_of(other)
+        numbers = {title: number for number, title in enumerate(titles(new, renamed))}
+        place = torch.tensor([numbers[names.get(name, name), way] for name, way in titles(old, data)])
+        assert sorted(place.tolist()) == list(range(len(old.relations)))
+        assert not torch.equal(place, torch.arange(len(place)))
+        # No two relations join the same nodes of this data, so that edges and what is kept of them lie where they lay.
+        assert torch.equal(old.heads(), new.heads()) and torch.equal(old.tails(), new.tails())
+        assert torch.equal(place[old.relation], new.relation)
+
+        expected = seen(model, old.relation)
+        other.load_state_dict(self.renumbered_state(model, place))
+        for one, same in zip(expected, seen(other.eval(), new.relation), strict=True):
+            torch.testing.assert_close(same, one, rtol=1e-3, atol=self.tolerance)
+        # And it matters which relation has which parameters.
+        other.load_state_dict({**self.renumbered_state(model, place), **dict(model.named_parameters())})
+        assert any(
+            not torch.allclose(same, one, rtol=1e-3, atol=self.tolerance)
+            for one, same in zip(expected, seen(other, new.relation), strict=True)
+        )
+
+    def renumbered_state(self, model: GraphRecommender, place: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The state of ``model`` for relations of other numbers; relation i becomes ``place[i]``.
+
+        Parameters whose names say so have a row for each relation, KGIN's logits a column; KGCN's lists hold numbers.
+        """
+        state = copy.deepcopy(model.state_dict())
+        for name, values in state.items():
+            if name.startswith("relation"):  # the interactions, which come last, may have none
+                state[name] = torch.empty_like(values).index_copy_(0, place[: len(values)], values)
+            elif name == "intent_logits":
+                state[name] = torch.empty_like(values).index_copy_(1, place, values)
+            elif name == "neighbours" and values.dim() == 3:
+                listed = values[..., 1]
+                state[name] = torch.stack([values[..., 0], place[listed.clamp_min(0)].where(listed >= 0, -1)], -1)
+        return state
+
+
+def titles(graph: RelationalGraph, data: RecDataset) -> list[tuple[str, bool]]:
+    """The names of a graph's relations, and whether they run backwards."""
+    names = data.relations.raw
+    return [(str(names[made.code]) if made.code >= 0 else made.title(), made.inverse) for made in graph.relations]
+
+
+def relations_of(model: GraphRecommender) -> RelationalGraph:
+    """The typed edges of a model."""
+    graph = model.knowledge
+    assert isinstance(graph, RelationalGraph)
+    return graph
+
+
+@torch.no_grad()
+def seen(model: GraphRecommender, relation: torch.Tensor) -> list[torch.Tensor]:
+    """All that a model says: its scores, those of the graph's triples, and the attention that it would refresh to."""
+    found, graph = [scores(model)], relations_of(model)
+    if hasattr(model, "score_triples"):
+        found.append(model.score_triples(graph.heads(), relation, graph.tails()))
+    if "attention" in model.derived():
+        found.append(model.derived()["attention"].rebuild())
+    return found

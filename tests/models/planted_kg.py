@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -10,6 +12,7 @@ from graphrec.datasets.dataset import RecDataset
 from tests.models.planted import choices
 
 GENRES, MAKERS, PLACES = 4, 12, 20
+RELATIONS = ("genre", "made_by", "set_in", "works_in", "follows")
 
 
 def planted_kg(
@@ -21,13 +24,16 @@ def planted_kg(
     user_ids: np.ndarray | None = None,
     item_ids: np.ndarray | None = None,
     entity_ids: np.ndarray | None = None,
+    relation_names: Mapping[str, str] | None = None,
 ) -> RecDataset:
     """The planted interactions, with the groups of items in the triples.
 
     Every item has its group as a genre and one of the group's three makers, so that two relations tell taste; a place
     drawn at random tells nothing. Makers belong to genres (a triple between entities), and some items are sequels of
-    others of their group (a triple between items).
+    others of their group (a triple between items). No two relations join the same nodes; ``relation_names`` gives
+    them other names, in whose order they are numbered.
     """
+    called = {name: name for name in RELATIONS} if relation_names is None else relation_names
     draws = np.random.default_rng(seed + 1)
     entities = np.arange(GENRES + MAKERS + PLACES) if entity_ids is None else entity_ids
     users = np.arange(num_users) if user_ids is None else user_ids
@@ -42,15 +48,17 @@ def planted_kg(
     frame = pd.DataFrame({"user": users[user], "item": items[item], "part": part})
     builder.interactions(frame, user="user", item="item", part="part")
     facts = [
-        pd.DataFrame({"head": items, "relation": "genre", "tail": genres[group]}),
-        pd.DataFrame({"head": items, "relation": "made_by", "tail": makers[maker]}),
-        pd.DataFrame({"head": items, "relation": "set_in", "tail": places[draws.integers(0, PLACES, num_items)]}),
+        pd.DataFrame({"head": items, "relation": called["genre"], "tail": genres[group]}),
+        pd.DataFrame({"head": items, "relation": called["made_by"], "tail": makers[maker]}),
+        pd.DataFrame(
+            {"head": items, "relation": called["set_in"], "tail": places[draws.integers(0, PLACES, num_items)]}
+        ),
     ]
     builder.triples(pd.concat(facts), head=("item", "head"), relation="relation", tail=("entity", "tail"))
-    about = pd.DataFrame({"head": makers, "relation": "works_in", "tail": genres[np.arange(MAKERS) % GENRES]})
+    about = pd.DataFrame({"head": makers, "relation": called["works_in"], "tail": genres[np.arange(MAKERS) % GENRES]})
     builder.triples(about, head=("entity", "head"), relation="relation", tail=("entity", "tail"))
     first = np.arange(num_items - GENRES)[::5]
-    sequels = pd.DataFrame({"head": items[first + GENRES], "relation": "follows", "tail": items[first]})
+    sequels = pd.DataFrame({"head": items[first + GENRES], "relation": called["follows"], "tail": items[first]})
     builder.triples(sequels, head=("item", "head"), relation="relation", tail=("item", "tail"))
     return builder.build()
 

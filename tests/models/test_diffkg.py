@@ -14,7 +14,6 @@ from torch import Tensor
 
 import graphrec
 from graphrec import randomness
-from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
 from graphrec.layers.dropout import kept_entries
 from graphrec.layers.relational import row_sums
@@ -23,19 +22,16 @@ from graphrec.models.base import EdgeWeight
 from graphrec.models.diffkg_pruning import RowBatch
 from graphrec.models.diffkg_views import NodeScores, shares
 from graphrec.training import Interrupted
-from tests.models.conformance import ModelConformance, trained
+from tests.models.conformance import KnowledgeConformance, trained
 from tests.models.planted_kg import planted_kg, tiny_kg
 
 SMALL: dict[str, Any] = {"dim": 16, "hidden": 24, "lr": 1e-2, "diffusion_lr": 1e-2, "batch_size": 256}
 
 
-class TestDiffKG(ModelConformance):
+class TestDiffKG(KnowledgeConformance):
     model_class = DiffKG
     hparams = SMALL
     epochs = 12
-
-    def make_data(self, **ids: Any) -> RecDataset:
-        return planted_kg(**ids)
 
 
 class TestDiffKGWithThePrunedGraphAsMain(TestDiffKG):
