@@ -17,10 +17,10 @@ from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError, unknown
 from graphrec.graphs.adjacency import Adjacency
 from graphrec.graphs.neighbour_lists import find_edges, reachable, sample_neighbour_lists
-from graphrec.graphs.relational import RelationalGraph, knowledge_edge_types, relational_graph
 from graphrec.layers.spmm import spmm
-from graphrec.models.base import Derived, EdgeWeight, GraphInputs, Needs, PointBatch, Preset
-from graphrec.models.pointwise import Examples, PointwiseRecommender
+from graphrec.models.base import Derived, EdgeWeight, GraphInputs, PointBatch, Preset
+from graphrec.models.pointwise import Examples
+from graphrec.models.pointwise_knowledge import PointwiseKnowledge
 
 Aggregator = Literal["sum", "concat", "neighbour"]
 
@@ -28,7 +28,7 @@ SCORE_MEMORY = 64 * 2**20
 """Bytes that the temporaries of a block of users or pairs may take while scores are made."""
 
 
-class KGCN(PointwiseRecommender):
+class KGCN(PointwiseKnowledge):
     r"""Knowledge graph convolutional network (Wang et al., WWW 2019, https://arxiv.org/abs/1904.12575).
 
     Every node v of the undirected knowledge graph has a list of K neighbours with relations, drawn once. For a user u
@@ -63,7 +63,7 @@ class KGCN(PointwiseRecommender):
         seed: seeds the initial tables (Xavier-uniform) and the neighbour lists.
     """
 
-    needs: ClassVar[Needs] = Needs(kg=True)
+    convention: ClassVar[str] = "kgcn"
     row_parameters: ClassVar[Mapping[str, str]] = {
         "user_embedding": "user",
         "item_embedding": "item",
@@ -135,16 +135,9 @@ class KGCN(PointwiseRecommender):
         )
         self.dim, self.num_layers, self.num_neighbours, self.reg = dim, num_layers, num_neighbours, reg
         self.aggregator, self.mix, self.relation_score = aggregator, mix, relation_score
-        self.knowledge = self.knowledge_graph()
         self.neighbours: Tensor
         self.register_buffer("neighbours", self.neighbour_lists())
         self._initialise()
-
-    @classmethod
-    def inputs(cls, data: RecDataset, **hparams: object) -> GraphInputs:
-        """The training edges, the labelled pairs where they are trained on, and the triples."""
-        kinds = (data.target, *knowledge_edge_types(data.tables))
-        return GraphInputs.from_dataset(data, edge_types=kinds, labels=hparams.get("examples") != "drawn")
 
     def _initialise(self) -> None:
         """Xavier-uniform tables, that of items and entities as one, and transforms without bias at the start."""
@@ -156,9 +149,7 @@ class KGCN(PointwiseRecommender):
         graph, dim = self.knowledge, self.dim
         self.user_embedding = nn.Parameter(xavier(self.num_users, dim))
         nodes = xavier(graph.num_nodes, dim)
-        self.item_embedding = nn.Parameter(nodes[graph.nodes("item")].clone())
-        if "entity" in graph.order:
-            self.entity_embedding = nn.Parameter(nodes[graph.nodes("entity")].clone())
+        self.register_nodes(nodes)
         self.relation_embedding = nn.Parameter(xavier(graph.num_relations, dim))
         width = 2 * dim if self.aggregator == "concat" else dim
         transforms = [nn.Linear(width, dim) for _ in range(self.num_layers)]
@@ -168,10 +159,6 @@ class KGCN(PointwiseRecommender):
         self.transforms = nn.ModuleList(transforms)
 
     # -- what is made of the edges -------------------------------------------------------------------------------------
-
-    def knowledge_graph(self) -> RelationalGraph:
-        """The triples, each in both directions under one relation; items come first."""
-        return relational_graph(self.graph_inputs.graph, self.graph_inputs.target, "kgcn")
 
     def neighbour_lists(self) -> Tensor:
         """(N, K, 2) int64: K neighbours of each node and the relations to them, -1 for a node without triples."""
@@ -184,12 +171,6 @@ class KGCN(PointwiseRecommender):
         """The knowledge graph and the neighbour lists drawn from it."""
         kinds = self.knowledge.edge_types
         return {"knowledge": Derived(kinds, self.knowledge_graph), "neighbours": Derived(kinds, self.neighbour_lists)}
-
-    def node_table(self) -> Tensor:
-        """(N, D): items, then other entities."""
-        if "entity" not in self.knowledge.order:
-            return self.item_embedding
-        return torch.cat([self.item_embedding, self.entity_embedding])
 
     def _list_weight(self, edge_weight: EdgeWeight) -> Tensor | None:
         """(N, K) weights of the listed edges; None where none concern triples."""

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from graphrec import randomness
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError, unknown
-from graphrec.graphs.relational import RelationalGraph, knowledge_edge_types, relational_graph
 from graphrec.graphs.ripple_sets import ripple_sets
 from graphrec.layers.memories import Memory, read_memories
 from graphrec.layers.relational import pair_dots, pair_projection
-from graphrec.models.base import Derived, EdgeWeight, GraphInputs, Needs, PointBatch, Preset
-from graphrec.models.pointwise import Examples, PointwiseRecommender
+from graphrec.models.base import Derived, EdgeWeight, GraphInputs, PointBatch, Preset
+from graphrec.models.pointwise import Examples
+from graphrec.models.pointwise_knowledge import PointwiseKnowledge
 
 ItemUpdate = Literal["plus_transform", "replace_transform", "plus", "replace"]
 
@@ -24,7 +24,7 @@ SCORE_MEMORY = 64 * 2**20
 """Bytes that the temporaries of a block of users and items may take while scores are made."""
 
 
-class RippleNet(PointwiseRecommender):
+class RippleNet(PointwiseKnowledge):
     r"""RippleNet (Wang et al., CIKM 2018, https://arxiv.org/abs/1803.03467).
 
     Users have no vectors. Hop k of a user's ripple set holds M triples (h, r, t) of the knowledge graph as stated:
@@ -69,7 +69,6 @@ class RippleNet(PointwiseRecommender):
             number of relations) and the ripple sets.
     """
 
-    needs: ClassVar[Needs] = Needs(kg=True)
     row_parameters: ClassVar[Mapping[str, str]] = {"item_embedding": "item", "entity_embedding": "entity"}
     presets: ClassVar[Mapping[str, Preset]] = {
         "published": Preset(
@@ -85,7 +84,6 @@ class RippleNet(PointwiseRecommender):
         ),
     }
     ripples: Tensor
-    entity_embedding: nn.Parameter | None
     transform: nn.Parameter | None
 
     def __init__(
@@ -134,15 +132,8 @@ class RippleNet(PointwiseRecommender):
         self.dim, self.num_hops, self.memory_size, self.resample = dim, num_hops, memory_size, resample
         self.item_update, self.user_vector = item_update, user_vector
         self.kg_weight, self.reg = kg_weight, reg
-        self.knowledge = self.knowledge_graph()
         self.register_buffer("ripples", self.ripple_sets())
         self._initialise()
-
-    @classmethod
-    def inputs(cls, data: RecDataset, **hparams: object) -> GraphInputs:
-        """The training edges, the labelled pairs where they are trained on, and the triples."""
-        kinds = (data.target, *knowledge_edge_types(data.tables))
-        return GraphInputs.from_dataset(data, edge_types=kinds, labels=hparams.get("examples") != "drawn")
 
     def _initialise(self) -> None:
         graph, dim = self.knowledge, self.dim
@@ -152,19 +143,13 @@ class RippleNet(PointwiseRecommender):
             return torch.empty(shape).uniform_(-bound, bound, generator=stream)
 
         nodes = drawn("nodes", (6 / (graph.num_nodes + dim)) ** 0.5, graph.num_nodes, dim)
-        self.item_embedding = nn.Parameter(nodes[graph.nodes(self.graph_inputs.target[2])].clone())
-        entities = nn.Parameter(nodes[graph.nodes("entity")].clone()) if "entity" in graph.order else None
-        self.register_parameter("entity_embedding", entities)
+        self.register_nodes(nodes)
         bound = (3 / (dim * max(graph.num_relations, 1))) ** 0.5
         self.relation_matrix = nn.Parameter(drawn("relations", bound, graph.num_relations, dim, dim))
         transform = drawn("transform", (3 / dim) ** 0.5, dim, dim) if "transform" in self.item_update else None
         self.register_parameter("transform", None if transform is None else nn.Parameter(transform))
 
     # -- what is made of the edges -------------------------------------------------------------------------------------
-
-    def knowledge_graph(self) -> RelationalGraph:
-        """The triples as stated, items first."""
-        return relational_graph(self.graph_inputs.graph, self.graph_inputs.target, "directed")
 
     def ripple_sets(self) -> Tensor:
         """(U, H, M) int64: edges of the knowledge graph, -1 in empty places."""
@@ -199,12 +184,6 @@ class RippleNet(PointwiseRecommender):
             "users_without_ripple_set": int((~some).sum()),
             "filled_places": float(held[some].float().mean()) if bool(some.any()) else 0.0,
         }
-
-    def node_table(self) -> Tensor:
-        """(N, D): items, then other entities."""
-        if self.entity_embedding is None:
-            return self.item_embedding
-        return torch.cat([self.item_embedding, self.entity_embedding])
 
     def _weight(self, edge_weight: EdgeWeight) -> tuple[Tensor | None, Tensor | None]:
         """Weights of the triples (E,) and of the interactions (L,)."""
