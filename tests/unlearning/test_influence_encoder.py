@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from torch import Tensor
 from graphrec import randomness
 from graphrec.errors import InputError
 from graphrec.graphs.adjacency import Adjacency
-from graphrec.models import BPRMF, LightGCN
+from graphrec.models import BPRMF, LightGCN, XSimGCL
 from graphrec.models.base import PairBatch
 from graphrec.models.deletion import without_edges
 from graphrec.unlearning.unlearnrec import losses, state
@@ -23,7 +24,9 @@ from graphrec.unlearning.unlearnrec.backbone import Backbone, initial_tables
 from graphrec.unlearning.unlearnrec.encoder import InfluenceEncoder, request_matrix, touched
 from graphrec.unlearning.unlearnrec.expected import expected_scores, non_edges
 from graphrec.unlearning.unlearnrec.requests import RequestSampler
-from graphrec.unlearning.unlearnrec.training import HELD_OUT, Served, Weights, finetune, loss_terms, pretrain
+from graphrec.unlearning.unlearnrec.served import Served
+from graphrec.unlearning.unlearnrec.terms import Weights, loss_terms, step_terms
+from graphrec.unlearning.unlearnrec.training import HELD_OUT, finetune, pretrain
 from tests.models.conformance import trained
 from tests.models.planted import planted
 
@@ -348,3 +351,39 @@ def test_rows_leave_the_encoder() -> None:
     assert not made.shift[[1, 8]].any() and not made.rates[[1, 8]].any()
     left = [row for row in range(12) if row not in (1, 8)]
     assert torch.equal(made.shift[left], before[left])
+
+
+@pytest.mark.parametrize(
+    ("make", "sharing"),
+    [
+        (lambda data: LightGCN(data, dim=8, num_layers=2, lr=0.02, batch_size=256), "gathered"),
+        (lambda data: LightGCN(data, dim=8, num_layers=2, lr=0.02, batch_size=8), "wider"),
+        (lambda data: LightGCN(data, dim=8, num_layers=2, lr=0.02, edge_dropout=0.5), "none"),
+        (lambda data: BPRMF(data, dim=8, lr=0.02, batch_size=8), "wider"),
+        (lambda data: XSimGCL(data, dim=8, lr=0.02), "none"),
+    ],
+)
+def test_terms_of_a_shared_propagation_are_those_of_one_of_their_own(make: Any, sharing: str) -> None:
+    """Values and gradients, where the rows of a training step are those that score; no sharing where they are not."""
+    data = planted()
+    model = trained(make(data), 3)
+    served = Served(Backbone(model), torch.from_numpy(data.interactions("train").edge_id[::9].copy()))
+    phase = next(phase for phase in served.residual.phases() if phase.parameters)
+    served.residual.model.train()
+    for step in range(2):  # the first finds out, the second makes use of it
+        batch = next(iter(phase.batches(step, randomness.generator(step, "batches"))))
+        tables = (served.ego * 1.1).requires_grad_(True)
+        terms = step_terms(served, tables, phase, batch, Weights(pairs=5), step)
+        assert served.sharing == sharing
+        if sharing == "none":
+            continue
+        apart = (served.ego * 1.1).requires_grad_(True)
+        own = served.residual.terms(apart, phase, batch)
+        known = loss_terms(served, apart, batch, own, Weights(pairs=5), step)
+        assert terms.keys() == known.keys()
+        for name in known:
+            torch.testing.assert_close(terms[name], known[name], rtol=1e-4, atol=1e-6)
+        sum(terms.values()).backward()
+        sum(known.values()).backward()
+        torch.testing.assert_close(tables.grad, apart.grad, rtol=1e-3, atol=1e-5)
+    assert "training_rows" not in vars(served.residual.model)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from graphrec.errors import InputError
 from graphrec.graphs.adjacency import Adjacency
 from graphrec.models.base import Batch, GraphRecommender, Phase
 from graphrec.models.deletion import without_edges
+from graphrec.models.pairwise import Pair, PairwiseRecommender
 
 TABLES = ("user_embedding", "item_embedding")
 
@@ -62,6 +64,23 @@ def _small_dataset() -> RecDataset:
     return RecDataset("small", ids, {kind: EdgeTable(kind, columns)}, kind)
 
 
+@dataclass(frozen=True, eq=False)
+class TakenRows:
+    """Rows that a step's loss took, and those of further nodes.
+
+    Attributes:
+        asked: (B,) and (P,) int64, the users and items of the loss.
+        final: (B, D') and (P, D'), the rows that score.
+        ego: (B, D) and (P, D), the rows that are regularised.
+        further: (n, D') and (m, D'), the rows that score of the further users and items.
+    """
+
+    asked: Pair
+    final: Pair
+    ego: Pair
+    further: Pair
+
+
 class Backbone(nn.Module):
     """A model as a function of its tables; see the module.
 
@@ -91,6 +110,17 @@ class Backbone(nn.Module):
         parameters = dict(self.model.named_parameters())
         return torch.cat([parameters[name].detach() for name in TABLES])
 
+    @functools.cached_property
+    def trained(self) -> tuple[Tensor, Tensor]:
+        """E⁰ and Ē, each (N, D), of a model that no longer changes; detached."""
+        with torch.no_grad():
+            return self.tables(), self.encode(self.tables())
+
+    @functools.cached_property
+    def initial(self) -> Tensor:
+        """:func:`initial_tables` of the model."""
+        return initial_tables(self.model)
+
     def split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Rows (N, …) of users and of items."""
         return rows[: self.model.num_users], rows[self.model.num_users :]
@@ -107,6 +137,49 @@ class Backbone(nn.Module):
     def terms(self, tables: Tensor, phase: Phase, batch: Batch) -> Mapping[str, Tensor]:
         """The named terms of the model's own loss with these tables; differentiable in them."""
         return self._with(tables, lambda model: phase.loss(batch))
+
+    def terms_and_rows(
+        self, tables: Tensor, phase: Phase, batch: Batch, users: Tensor, items: Tensor, *, gathered: bool = False
+    ) -> tuple[Mapping[str, Tensor], TakenRows | None]:
+        """:meth:`terms`, and rows of further nodes, from the one propagation that the loss needs anyway.
+
+        Args:
+            tables: (N, D).
+            phase: of the model.
+            batch: of the phase.
+            users: (n,) int64, further users.
+            items: (m,) int64, further items.
+            gathered: whether the loss is given rows of :meth:`GraphRecommender.encode` and of the tables, instead of
+                its model's own training rows: quicker where a batch names more rows than there are nodes, and the same
+                where the two agree.
+
+        Returns:
+            the terms, and the rows; None where the loss takes no training rows.
+        """
+        taken: list[TakenRows] = []
+
+        def work(model: GraphRecommender) -> Mapping[str, Tensor]:
+            if not isinstance(model, PairwiseRecommender):
+                return phase.loss(batch)
+            own = _gathered(model) if gathered else model.training_rows
+
+            def wider(first: Tensor, second: Tensor, **options: Any) -> tuple[Pair, Pair]:
+                final, ego = own(torch.cat([first, users]), torch.cat([second, items]), **options)
+                (user, further_user), (item, further_item) = (
+                    rows.split([len(asked), len(rows) - len(asked)])
+                    for rows, asked in zip(final, (first, second), strict=True)
+                )
+                ego = ego[0].split([len(first), len(users)])[0], ego[1].split([len(second), len(items)])[0]
+                taken.append(TakenRows((first, second), (user, item), ego, (further_user, further_item)))
+                return (user, item), ego
+
+            model.training_rows = wider  # type: ignore[method-assign]
+            try:
+                return phase.loss(batch)
+            finally:
+                del model.training_rows
+
+        return self._with(tables, work), taken[0] if taken else None
 
     def phases(self) -> Sequence[Phase]:
         """The model's own phases."""
@@ -127,6 +200,20 @@ class Backbone(nn.Module):
     def forward(self, work: Callable[[GraphRecommender], T]) -> T:
         """What :func:`torch.func.functional_call` calls with the tables in their place."""
         return work(self.model)
+
+
+def _gathered(model: PairwiseRecommender) -> Callable[..., tuple[Pair, Pair]]:
+    """What stands for the model's training rows; see :meth:`Backbone.terms_and_rows`."""
+
+    def rows(users: Tensor, items: Tensor, *, batch: Batch | None = None, **options: Any) -> tuple[Pair, Pair]:
+        encoded = model.encode(**options)
+        tables = model.user_embedding, model.item_embedding
+        return (
+            (encoded.users.index_select(0, users), encoded.items.index_select(0, items)),
+            (tables[0].index_select(0, users), tables[1].index_select(0, items)),
+        )
+
+    return rows
 
 
 def initial_tables(model: GraphRecommender) -> Tensor:

@@ -4,196 +4,27 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from graphrec import randomness
-from graphrec.errors import InputError
-from graphrec.models.base import Batch, GraphRecommender, PairBatch
+from graphrec.models.base import GraphRecommender, PairBatch
 from graphrec.models.phase_parts import adam
 from graphrec.unlearning.unlearnrec import losses
-from graphrec.unlearning.unlearnrec.backbone import Backbone, initial_tables
-from graphrec.unlearning.unlearnrec.encoder import InfluenceEncoder, request_matrix, touched
-from graphrec.unlearning.unlearnrec.expected import Expected, expected_scores, non_edges
+from graphrec.unlearning.unlearnrec.backbone import Backbone
+from graphrec.unlearning.unlearnrec.encoder import InfluenceEncoder, touched
 from graphrec.unlearning.unlearnrec.requests import RequestSampler, SimulatedRequest
-
-PROBES = 4096
-"""Pairs that say how well a model still tells edges from pairs that are none."""
+from graphrec.unlearning.unlearnrec.served import Quality, Served, quality
+from graphrec.unlearning.unlearnrec.terms import Weights, step_terms, take_step
 
 HELD_OUT = (1 << 20, (1 << 20) + 1, (1 << 20) + 3)
 """Numbers of the simulated requests that are never trained on: one of each kind."""
 
-
-@dataclass(frozen=True)
-class Weights:
-    """What the terms beside the backbone's loss count in one of the two trainings.
-
-    Attributes:
-        forget: λ_u, of the scores of the request.
-        align: λ_p of the published sum over a batch; times the number of aligned pairs it weighs the mean.
-        temperature: τ of the alignment.
-        contrast: λ_c.
-        pairs: pairs of a batch that are aligned; None: all, as published. The work grows with the square.
-        every: steps from one computation of the request's and the alignment's terms to the next; they count so many
-            times as much, so that the sum over an epoch is the same.
-    """
-
-    forget: float = 1.0
-    align: float = 0.005
-    temperature: float = 1.0
-    contrast: float = 1e-3
-    pairs: int | None = 512
-    every: int = 1
-
-
-class Served:
-    """A request met with a model: the graph without it, what the encoder reads, and what is to be reached.
-
-    Args:
-        whole: the trained model on all edges.
-        edge_id: (M,) int64, edges of the ranked behaviour to forget.
-        exact: as published: the teacher is the model on the whole graph, nothing is foretold, and rows that lose all
-            their edges keep what they learned.
-        seed: of the pairs that scores are foretold by.
-    """
-
-    def __init__(self, whole: Backbone, edge_id: Tensor, *, exact: bool = False, seed: int = 0) -> None:
-        matrix = whole.matrix
-        own = matrix.edge_positions() if matrix.edge_id is None else matrix.edge_id
-        gone = torch.isin(own, edge_id.to(own.device))
-        self.users, self.items = matrix.rows().long()[gone], matrix.col.long()[gone]
-        self.residual = Backbone.residual(whole.model, own[gone])
-        self.request = request_matrix(self.users, self.items, matrix.shape)
-        self.exact, self.seed = exact, seed
-        self.ego, self.final = whole.tables(), _detached(whole, whole.tables())
-        left = torch.cat([self.residual.matrix.degrees(0), self.residual.matrix.degrees(1)])
-        self.emptied = (left == 0) & touched(self.request)
-        if not exact and bool(self.emptied.any()):
-            self.ego[self.emptied] = initial_tables(whole.model)[self.emptied]
-        # Two edges may lie between one pair: what is left of it is no forgotten pair.
-        split = matrix.shape[0]
-        self.learned = ~(self.emptied[self.users] | self.emptied[split + self.items])
-        self.learned &= ~self.residual.matrix.contains(self.users, self.items)
-        self.teacher = self.final if exact else _detached(self.residual, self.ego)
-        self.expected: Expected | None = None
-        if not exact:
-            self.foretell(self.ego)
-
-    def foretell(self, tables: Tensor) -> Expected:
-        """Scores of the forgotten pairs as the other edges have them, for a model with these tables (N, D)."""
-        users, items = self.users[self.learned], self.items[self.learned]
-        final = _detached(self.residual, tables)
-        self.expected = expected_scores(final, self.residual.matrix, users, items, seed=self.seed)
-        return self.expected
-
-    def scores(self, final: Tensor) -> Tensor:
-        """Of the forgotten pairs whose two ends still have edges (all of them as published), (M',)."""
-        users, items = self.users, self.items
-        if not self.exact:
-            users, items = users[self.learned], items[self.learned]
-        split = self.request.shape[0]
-        return (final[users] * final[split + items]).sum(-1)
-
-    def moved(self, encoder: InfluenceEncoder, ego: Tensor | None = None) -> Tensor:
-        """Ẽ⁰, (N, D); rows that lost all their edges stand at their initial values."""
-        ego = self.ego if ego is None else ego
-        tables: Tensor = encoder(ego, self.final, self.request, everywhere=self.exact)
-        if self.exact or not bool(self.emptied.any()):
-            return tables
-        return torch.where(self.emptied.unsqueeze(1), ego, tables)
-
-
-def loss_terms(
-    served: Served,
-    tables: Tensor,
-    batch: Batch,
-    own: Mapping[str, Tensor],
-    weights: Weights,
-    step: int,
-    contrast: Callable[[PairBatch], Tensor] | None = None,
-) -> dict[str, Tensor]:
-    """L_M, λ_u L_u, λ_p L_p and λ_c L_c of one step by name.
-
-    Args:
-        served: the request.
-        tables: (N, D), Ẽ⁰.
-        batch: of the residual graph.
-        own: the backbone's own terms with these tables. As published, the penalty on rows of its table is a constant
-            and left out.
-        weights: of the terms.
-        step: counts the steps.
-        contrast: gives L_c for the batch's nodes.
-    """
-    terms = {name: term for name, term in own.items() if not (served.exact and name == "reg")}
-    if step % weights.every == 0:
-        final = served.residual.encode(tables)
-        scores = served.scores(final)
-        if len(scores):
-            if served.exact:
-                forget = losses.forget_below(scores)
-            else:
-                assert served.expected is not None
-                forget = losses.forget_to(scores, served.expected.scores, served.expected.scale)
-            terms["forget"] = weights.every * weights.forget * forget
-        if weights.align and isinstance(batch, PairBatch):
-            part = slice(None) if served.exact else slice(weights.pairs)
-            rows = batch.users[part], batch.items[part] + served.request.shape[0]
-            teacher = served.teacher[rows[0]], served.teacher[rows[1]]
-            if served.exact:
-                term = losses.published_alignment(final[rows[0]], final[rows[1]], teacher, weights.temperature)
-            else:
-                mean = losses.alignment(final[rows[0]], final[rows[1]], teacher, weights.temperature)
-                term = len(rows[0]) * mean
-            terms["align"] = weights.every * weights.align * term
-    if contrast is not None and weights.contrast and isinstance(batch, PairBatch):
-        terms["contrast"] = weights.contrast * contrast(batch)
-    return terms
-
-
-@dataclass(frozen=True)
-class Quality:
-    """How a request went, without a retrained model at hand.
-
-    Attributes:
-        gap: mean score of the forgotten pairs less the foretold mean, in standard deviations of the scores of random
-            pairs; as published: mean score of the request less that of random pairs.
-        separation: share of (edge, random pair of its user) in which the edge scores higher, on the graph that remains.
-        teacher: the same of the trained model on that graph before anything moved.
-    """
-
-    gap: float
-    separation: float
-    teacher: float
-
-
-@torch.no_grad()
-def quality(served: Served, tables: Tensor, *, seed: int = 0) -> Quality:
-    """Measure tables (N, D) after a request; see :class:`Quality`."""
-    final = served.residual.encode(tables)
-    scores = served.scores(final)
-    matrix, split = served.residual.matrix, served.request.shape[0]
-    if served.expected is not None:
-        gap = float((scores - served.expected.scores).sum() / max(len(scores), 1)) / served.expected.scale
-    else:
-        pairs = non_edges(matrix, PROBES, seed=seed)
-        random = (final[pairs[0]] * final[split + pairs[1]]).sum(-1)
-        gap = float(scores.sum() / max(len(scores), 1) - random.mean())
-    entries = randomness.hash_integers(
-        randomness.derive(seed, "probes"), len(matrix), torch.arange(PROBES, device=matrix.device)
-    )
-    users, items = matrix.rows().long()[entries], matrix.col.long()[entries]
-    others = randomness.hash_integers(randomness.derive(seed, "others"), matrix.shape[1], users, entries)
-    free = ~matrix.contains(users, others)
-    users, items, others = users[free], items[free], others[free]
-
-    def separation(rows: Tensor) -> float:
-        higher = (rows[users] * (rows[split + items] - rows[split + others])).sum(-1) > 0
-        return float(higher.float().mean()) if len(higher) else 1.0
-
-    return Quality(gap, separation(final), separation(served.teacher))
+FORETELLINGS = 6
+"""How often in the course of fine-tuning what is to be reached is foretold again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -341,8 +172,7 @@ def _pretraining_epoch(
             def contrast(pairs: PairBatch, layers: list[Tensor] = layers, drops: torch.Generator = drops) -> Tensor:
                 return losses.layer_contrast(layers, served.request, pairs.users, pairs.items, generator=drops)
 
-            own = served.residual.terms(tables, phase, batch)
-            _step(loss_terms(served, tables, batch, own, weights, step, contrast), optimiser)
+            take_step(step_terms(served, tables, phase, batch, weights, step, contrast), optimiser)
     served.residual.model.eval()
 
 
@@ -354,13 +184,13 @@ def finetune(
     epochs: int,
     seed: int,
     speed: float = 1.0,
-    batch: int = 1,
+    batch: float = 1.0,
     say: Callable[[str], None] | None = None,
 ) -> Tensor:
     """Train E⁰, W and b for a few epochs on the graph that remains, H⁰ and η held; gives Ẽ⁰, (N, D).
 
-    What is to be reached is foretold again before every epoch, since every epoch takes something of the forgotten edges
-    out of what it is foretold from.
+    What is to be reached is foretold again :data:`FORETELLINGS` times, since every step takes something of the
+    forgotten edges out of what it is foretold from.
 
     Args:
         served: the request.
@@ -383,16 +213,12 @@ def finetune(
     influence = influence[rows]
     own_size = getattr(served.residual.model, "batch_size", None)
     if not served.exact and isinstance(own_size, int):
-        served.residual.model.batch_size = own_size * batch  # type: ignore[assignment]
+        served.residual.model.batch_size = max(round(own_size * batch), 1)  # type: ignore[assignment]
     optimisers: dict[str, torch.optim.Optimizer] = {}
     rates: dict[str, float] = {}
     served.residual.model.train()
+    foretold = 0
     for epoch in range(epochs):
-        if not served.exact and epoch:
-            with torch.no_grad():
-                served.residual.model.eval()
-                served.foretell(ego.index_add(0, rows, encoder.transform(influence)))
-                served.residual.model.train()
         for phase in served.residual.phases():
             stream = randomness.generator(seed, f"finetuning/{phase.name}", epoch, ego.device)
             if phase.parameters and phase.name not in optimisers:
@@ -407,29 +233,21 @@ def finetune(
                         served.residual.terms(tables, phase, drawn)
                     continue
                 if not served.exact:
+                    passed = (epoch + min(seen / len(served.residual.matrix), 1.0)) / epochs
+                    if passed * FORETELLINGS >= foretold:
+                        foretold += 1
+                        served.residual.model.eval()
+                        served.foretell(tables.detach())
+                        served.residual.model.train()
                     seen += len(drawn)
                     done = (epoch + min(seen / len(served.residual.matrix), 1.0)) / epochs
                     for group in optimisers[phase.name].param_groups:
                         group["lr"] = rates[phase.name] * speed * (1 - done) + 1e-12
-                own = served.residual.terms(tables, phase, drawn)
-                _step(loss_terms(served, tables, drawn, own, weights, step), optimisers[phase.name])
+                take_step(step_terms(served, tables, phase, drawn, weights, step), optimisers[phase.name])
         if say is not None:
             say(f"fine-tuning {epoch + 1}/{epochs}")
     served.residual.model.eval()
+    if isinstance(own_size, int):
+        served.residual.model.batch_size = own_size  # type: ignore[assignment]
     with torch.no_grad():
         return ego.index_add(0, rows, encoder.transform(influence)).detach()
-
-
-def _step(terms: Mapping[str, Tensor], optimiser: torch.optim.Optimizer) -> None:
-    loss = torch.stack([term for term in terms.values()]).sum()
-    if not bool(torch.isfinite(loss.detach())):
-        values = ", ".join(f"{name} {float(term.detach()):.4g}" for name, term in terms.items())
-        raise InputError(f"the loss of the influence encoder is not finite ({values}); choose a smaller learning rate.")
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
-
-
-def _detached(backbone: Backbone, tables: Tensor) -> Tensor:
-    with torch.no_grad():
-        return backbone.encode(tables)
