@@ -28,6 +28,7 @@ from graphrec.layers.knowledge_attention import (
 from graphrec.layers.losses import squared_norms
 from graphrec.layers.receptive import layer_rows
 from graphrec.layers.relational import edge_softmax, row_sums
+from graphrec.layers.repeated_rows import repeated_rows
 from graphrec.layers.row_adam import RowAdam, RowAdamLink
 from graphrec.layers.spmm import spmm
 from graphrec.models.base import Batch, Derived, EdgeWeight, Encoded, GraphInputs, PairBatch, Phase, Preset, TripleBatch
@@ -379,14 +380,17 @@ class KGAT(KnowledgeRecommender):
             entry = triples_by_head(graph.adjacency, self.triple_batch_size, seed=seed, batch=number)
             heads, relations = graph.heads()[entry], graph.relation[entry]
             own = randomness.derive(seed, "batch", number)
+            negatives = corrupted_tails(index, heads, relations, seed=own, candidates=candidates)
+            order = torch.argsort(relations, stable=True)  # each relation's are projected together
+            entry = entry[order]
             return TripleBatch(
                 edge_id=graph.edge_id[entry],
                 weight=torch.ones(len(entry), device=self.device),
                 generator=generator,
-                heads=heads,
-                relations=relations,
+                heads=heads[order],
+                relations=relations[order],
                 tails=graph.tails()[entry],
-                negatives=corrupted_tails(index, heads, relations, seed=own, candidates=candidates),
+                negatives=negatives[order],
                 edge_type=graph.edge_type[entry],
             )
 
@@ -395,8 +399,7 @@ class KGAT(KnowledgeRecommender):
     def triple_loss(self, batch: TripleBatch, edge_weight: EdgeWeight = None) -> Mapping[str, Tensor]:
         """The terms ``rank`` and ``reg`` of one batch of triples; see the class."""
         ends = torch.cat([batch.heads.unsqueeze(1), batch.tails.unsqueeze(1), batch.negatives], 1)
-        rows = self._table_rows(ends)
-        projected = self.scorer.projected(rows[:, 0], batch.relations, rows[:, 1], rows[:, 2:], self.relations())
+        projected = self.scorer.projected_ends(self._table_rows(ends), batch.relations, self.relations())
         true, false = self.scorer.scores(projected)
         terms = functional.softplus(false - true.unsqueeze(1)).mean(1)
         norms = squared_norms(projected.heads) + squared_norms(projected.vectors) + squared_norms(projected.tails)
@@ -410,7 +413,8 @@ class KGAT(KnowledgeRecommender):
         optimiser = self._row_optimiser.live()
         if optimiser is None or not self.training:
             return functional.embedding(nodes, self.node_table())
-        present, place = torch.unique(nodes, return_inverse=True)
+        numbers = repeated_rows(nodes)
+        present = numbers.distinct
         tables = self.tables()
         ends = torch.tensor([self.knowledge.nodes(name).stop for name in self.knowledge.order], device=nodes.device)
         stops = torch.searchsorted(present, ends).tolist()
@@ -418,10 +422,9 @@ class KGAT(KnowledgeRecommender):
         for name, start, stop in zip(self.knowledge.order, [0, *stops[:-1]], stops, strict=True):
             table = tables[name]
             own = present[start:stop] - self.knowledge.nodes(name).start
-            if isinstance(table, nn.Parameter):
-                optimiser.catch_up(table, own)
-            parts.append(functional.embedding(own, table, sparse=True))
-        return functional.embedding(place, torch.cat(parts))
+            taken = optimiser.rows(table, own) if isinstance(table, nn.Parameter) else table.index_select(0, own)
+            parts.append(taken)
+        return numbers.spread(torch.cat(parts))
 
     def refresh(self, batch: Batch) -> Mapping[str, Tensor]:
         """Attention from the present embeddings; :meth:`matrix` follows it."""

@@ -89,3 +89,34 @@ def test_dense_gradients_after_sparse_ones_find_every_row_up_to_date() -> None:
             optimiser.zero_grad()
     found.flush()
     torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-7)
+
+
+def test_rows_that_were_taken_are_as_good_as_caught_up() -> None:
+    """Whether the step is on these very rows, on others beside them, or the rows were taken twice."""
+    torch.manual_seed(0)
+    start, target = torch.randn(60, 4, dtype=torch.float64), torch.randn(60, 4, dtype=torch.float64)
+    dense, taken = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    expected, found = torch.optim.Adam([dense], lr=1e-2, eps=1e-30), RowAdam([taken], lr=1e-2, eps=1e-30)
+    for step in range(60):
+        rows, others = (torch.randint(60, (5,)).unique() for _ in range(2))
+        before = taken.detach().clone()
+        own = found.rows(taken, rows)
+        assert torch.equal(before, taken)
+        torch.testing.assert_close(own, dense[rows], rtol=1e-9, atol=1e-9)
+        loss = (own - target[rows]).square().sum()
+        theirs = (dense[rows] - target[rows]).square().sum()
+        if step % 3 == 1:
+            loss = loss + (found.rows(taken, others) - target[others]).square().sum()
+            theirs = theirs + (dense[others] - target[others]).square().sum()
+        loss.backward()
+        theirs.backward()
+        if step % 3 == 2:  # as when another process adds its share
+            extra = torch.sparse_coo_tensor(
+                others[None], torch.ones(len(others), 4, dtype=torch.float64), taken.shape, check_invariants=True
+            )
+            taken.grad, dense.grad = taken.grad + extra, dense.grad + extra.to_dense()
+        for optimiser in (expected, found):
+            optimiser.step()
+            optimiser.zero_grad()
+    found.flush()
+    torch.testing.assert_close(taken, dense, rtol=1e-9, atol=1e-9)
