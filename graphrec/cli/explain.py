@@ -13,6 +13,7 @@ from graphrec.errors import InputError
 
 By = Literal["auto", "influence", "deletion"]
 Order = Literal["effect", "strength"]
+_ROWS = 20
 
 
 def parser() -> Parser:
@@ -115,7 +116,10 @@ def run(arguments: Sequence[str]) -> int:
         print(f"No path of at most {options.max_length} edges joins them through the knowledge graph.")
     for title, shown in found.tables.items():
         print(f"\n{title}")
-        print(table([str(name) for name in shown.columns], shown.itertuples(index=False), list(shown.columns[1:])))
+        rows = shown.head(_ROWS).itertuples(index=False)
+        print(table([str(name) for name in shown.columns], rows, list(shown.columns[1:])))
+        if len(shown) > _ROWS:
+            print(f"and {len(shown) - _ROWS} more; --json gives all")
     if options.out is not None:
         print(f"written to {options.out}")
     if options.report:

@@ -16,6 +16,7 @@ from graphrec.reports.explanation import Because, Explanation, Node
 from graphrec.reports.markup import scroll, section
 from graphrec.reports.svg import number
 
+_ROWS = 20
 BEGIN, END = "<!-- explanations -->", "<!-- end of explanations -->"
 
 
@@ -130,7 +131,13 @@ def because_sentence(found: Because) -> str:
 
 
 def _table(name: str, table: pd.DataFrame) -> str:
-    """A table of the model's own, numbers on the right."""
+    """A table of the model's own, numbers on the right; what is beyond its first rows is folded away."""
+    first, rest = _plain_table(table.iloc[:_ROWS]), table.iloc[_ROWS:]
+    more = f"<details><summary>{len(rest)} more</summary>{scroll(f'{name}, the rest', _plain_table(rest))}</details>"
+    return scroll(name, first) + (more if len(rest) else "")
+
+
+def _plain_table(table: pd.DataFrame) -> str:
     numeric = [pd.api.types.is_numeric_dtype(table[column]) for column in table.columns]
     classes = [' class="number"' if right else "" for right in numeric]
     head = "".join(
@@ -145,7 +152,7 @@ def _table(name: str, table: pd.DataFrame) -> str:
         + "</tr>"
         for row in table.itertuples(index=False)
     )
-    return scroll(name, f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
 def _of(user: Node, item: Node) -> str:

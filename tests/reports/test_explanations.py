@@ -84,6 +84,14 @@ def test_a_report_shows_what_an_explanation_says() -> None:
     assert shown.count('data-user="5" data-item="10"') == 2  # a path and a support
 
 
+def test_a_long_table_is_folded() -> None:
+    table = pd.DataFrame({"relation": [f"relation {n}" for n in range(23)], "weight": np.arange(23.0)})
+    shown = render(parts(replace(example(), tables={"Weights": table})))
+    head, folded, rest = shown.partition("<summary>3 more</summary>")
+    assert folded and "<td>relation 19</td>" in head and "<td>relation 20</td>" not in head
+    assert "<td>relation 22</td>" in rest
+
+
 def test_the_picture_has_every_node_once_and_a_line_for_joined_ends() -> None:
     one = example()
     graph = ego_graph(one)
