@@ -136,6 +136,7 @@ def measure(run: graphrec.Run, pairs: int, seed: int, root: str | None) -> dict[
         "strength_by": explainer.strength_by,
         "pairs": len(rows),
         "candidates": CANDIDATES,
+        "median_paths": float(np.median([row["candidates"] for row in rows])),
         "draws": DRAWS,
         "no_effect_because": rows[0]["reason"],
         "orders": {name: order(rows, name) for name in ("strength", "estimate", "effect") if name in rows[0]},
@@ -157,11 +158,10 @@ def measure(run: graphrec.Run, pairs: int, seed: int, root: str | None) -> dict[
 
 
 def command(run: graphrec.Run, pairs: int, seed: int) -> str:
-    """What to type to train such a run and to measure it again."""
+    """What to type to train such a run, for as many epochs as it had whatever ended it, and to measure it again."""
     config = portable_config(run.config)
-    training = reproduce_command(config)
-    limit = config["fit"].get("max_seconds")
-    training += "" if limit is None else f" --max-seconds {limit}"
+    fit = {**config["fit"], "epochs": run.metrics.get("epochs")}
+    training = reproduce_command({**config, "fit": fit})
     return f"{training} --out RUN; python experiments/explanations.py RUN --pairs {pairs} --seed {seed}"
 
 
@@ -170,7 +170,7 @@ def order(rows: Sequence[Row], name: str) -> dict[str, Any]:
     path = np.array([row[name]["path"] for row in rows])
     found: dict[str, Any] = {"path": _spread(path), "share_above_zero": float((path > 0).mean())}
     for control in ("elsewhere", "at_the_item", "best_elsewhere"):
-        if control in rows[0][name]:
+        if any(control in row[name] for row in rows):
             found[control] = _compared(path, np.array([row[name].get(control, np.nan) for row in rows]))
     if name != "strength":
         found["strength"] = _compared(path, np.array([row["strength"]["path"] for row in rows]))
