@@ -23,6 +23,7 @@ _LITERAL = re.compile(r"Literal\[([^\]]*)\]")
 _MEMBER = re.compile(r"[\w.]*\[[^\]]*\]|[^,\s][^,]*")
 _OPTIONAL = re.compile(r"Optional\[((?:[^\[\]]|\[[^\]]*\])*)\]")
 _SEVERAL = re.compile(r"(?:tuple|list|Sequence|Iterable)\[(\w+)(?:, \.\.\.)?\]")
+_CHOICES = re.compile(r"\((one of [^()]*), default:")
 _TUPLE = re.compile(r"default: \(([^()]*?),?\)")
 _ROLE = re.compile(r":\w+:`~?([^`]+)`|``([^`]*)``")
 
@@ -36,7 +37,7 @@ class HelpFormatter(DefaultHelpFormatter):
 
     def _expand_help(self, action: argparse.Action) -> str:
         text = _OPTIONAL.sub(r"\1", super()._expand_help(action)).replace(" | null", "")
-        text = _LITERAL.sub(_one_of, text).replace("type: one of", "one of")
+        text = _CHOICES.sub(r"(\1; default:", _LITERAL.sub(_one_of, text).replace("type: one of", "one of"))
         text = _TUPLE.sub(r"default: \1", _SEVERAL.sub(r"one or more \1", text))
         return text.replace("default: null", "default: none")
 
@@ -84,6 +85,8 @@ class Parser(ArgumentParser):
                 action.metavar = "VALUE …"
             if action.help and action.help is not argparse.SUPPRESS:
                 action.help = _ROLE.sub(lambda found: found[1] or found[2], action.help)
+        for group in self._action_groups:
+            group.title = _ROLE.sub(lambda found: found[1] or found[2], group.title or "")
         return self
 
     def describe(self, option: str, value: str, text: str) -> None:

@@ -151,6 +151,9 @@ def bootstrap(
 
     Returns:
         Lower and upper ends, (M,); NaN where no user has a value.
+
+    Raises:
+        InputError: a level that is no share, or no resamples.
     """
     table = values[:, None] if values.ndim == 1 else values
     if len(table) == 0:
@@ -159,6 +162,10 @@ def bootstrap(
     filled = np.where(there, table, 0.0)
     random = np.random.Generator(np.random.PCG64(derive(seed, "bootstrap")))
     size = len(table)
+    if not 0 < level < 1 or resamples < 1:
+        raise InputError(
+            f"level must lie between 0 and 1, and resamples be at least 1; found {level:g} and {resamples}."
+        )
     means = np.empty((resamples, table.shape[1]))
     whole = bool(there.all())
     step = max(1, (1 << 24) // max(size, 1) // 8)

@@ -25,6 +25,7 @@ from graphrec.datasets.fingerprint import file_sha256
 from graphrec.datasets.vocabulary import Vocabulary
 from graphrec.errors import InputError, MissingFileError
 from graphrec.models.base import GraphInputs, GraphRecommender
+from graphrec.runs.devices import known_device
 from graphrec.runs.files import clear_errors, recover, write_folder
 from graphrec.runs.manifest import FORMAT, MANIFEST, SUPERSEDED, Content, record_cache, write_extra, write_manifest
 from graphrec.runs.tensors import load_weights, read_inputs, read_tensors
@@ -191,7 +192,11 @@ class Run:
         Args:
             device: where to put it.
             model_class: the class, for a model that is not graphrec's own and whose module is not imported.
+
+        Raises:
+            InputError: there is no such device here.
         """
+        device = known_device(device)
         model_class = model_class or _resolve(str(self.config["model"]))
         model = model_class.unfilled(self.inputs(), self.config["hparams"])
         load_weights(model, self.weights(), str(self.path / "model.safetensors"))
@@ -311,7 +316,11 @@ def as_model(model: Any, device: str | torch.device | None = None) -> tuple[Grap
     Args:
         model: one of these.
         device: where to put it; None: where it is, or the CPU for one that is loaded.
+
+    Raises:
+        InputError: it is none of these, or there is no such device here.
     """
+    device = None if device is None else known_device(device)
     if isinstance(model, GraphRecommender):
         return (model if device is None else model.to(device)), None
     if isinstance(model, (str, os.PathLike)):

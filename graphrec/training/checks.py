@@ -9,26 +9,14 @@ import torch
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError, unknown
 from graphrec.models.base import GraphRecommender
+from graphrec.runs.devices import known_device
 from graphrec.training.options import FitOptions
 
 
 def training_device(options: FitOptions) -> torch.device:
     """The device that is asked for."""
-    name = options.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"device {name!r} is none; expected auto, cpu, cuda or cuda:N.") from error
-    if device.type == "cuda":
-        there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if max(options.devices, (device.index or 0) + 1) > there:
-            raise InputError(
-                f"device={name!r}, devices={options.devices}: {there} GPUs are here; use device='cpu' or fewer."
-            )
-        return torch.device("cuda", device.index or 0)
-    return device
+    device = known_device(options.device, options.devices)
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
 def has_part(data: RecDataset, part: str) -> bool:

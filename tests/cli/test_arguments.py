@@ -66,7 +66,7 @@ def test_help_shows_type_and_default_of_every_option() -> None:
         "where it starts",
         "type: float, default: 0.5",
         "default: none",
-        "(one of valid, test, default: valid)",
+        "(one of valid, test; default: valid)",
         "(type: one or more int, default: 10, 20)",
         "--json",
     ):

@@ -126,6 +126,7 @@ def test_train_help_shows_the_models_options(capfd: pytest.CaptureFixture[str]) 
     for piece in (
         "--model.num_layers",
         "(type: int, default: 3)",
+        "Options of graphrec.fit; all of them are written to the run:",
         "--epochs EPOCHS Passes over the training examples",
         "(type: int, default: 100)",
         "--init-from",
@@ -222,6 +223,10 @@ def test_recommend(call: Any, place: Path) -> None:
         (["recommend", "run"], ["one of --users"]),
         (["recommend", "run", "--users", "u1", "--all"], ["one of --users"]),
         (["recommend", "run", "--users", "u1", "--k", "31"], ["k=31", "30, the size of the catalogue"]),
+        (["recommend", "run", "--users", "u1", "--device", "gpu"], ["device 'gpu' is none; expected auto, cpu, cuda"]),
+        (["recommend", "run", "--users", "u1", "--device", "cuda:99"], ["device='cuda:99'", "GPUs are here"]),
+        (["evaluate", "run", "--device", "cuda:99"], ["device='cuda:99'", "GPUs are here"]),
+        (["compare", "run", "run", "--level", "2"], ["level must lie between 0 and 1"]),
         (["recommend", "run", "--users", "nobody", "--k", "3"], ["none of the ids is known"]),
         (["recommend", "run", "--all", "--out", "lists.csv"], ["a name ending in .parquet is expected"]),
         (["recommend", "run", "--all", "--out", "clicks.csv/x.parquet"], ["clicks.csv/x.parquet"]),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -125,6 +126,12 @@ def test_bootstrap_interval_is_about_the_normal_one() -> None:
     again = bootstrap(values, resamples=4000, seed=1)
     assert np.array_equal(again[0], low) and np.array_equal(again[1], high)
     assert not np.array_equal(bootstrap(values, resamples=4000, seed=2)[0], low)
+
+
+@pytest.mark.parametrize("options", [{"level": 2.0}, {"level": 0.0}, {"resamples": 0}])
+def test_bootstrap_refuses_what_has_no_interval(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="level must lie between 0 and 1, and resamples be at least 1"):
+        bootstrap(np.arange(5.0), **options)
 
 
 def test_bootstrap_of_equal_values_and_of_none() -> None:
