@@ -9,235 +9,36 @@ width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch_geometric.data import HeteroData
 
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
-from graphrec.graphs.adjacency import Adjacency, EdgeType, adjacency
+from graphrec.graphs.adjacency import Adjacency, EdgeType
 from graphrec.graphs.relational import RelationalGraph
-from graphrec.models.labelled import LabelledPairs
+from graphrec.models.batches import Batch, PairBatch, PointBatch, TripleBatch
+from graphrec.models.inputs import EdgeWeight, GraphInputs, Needs, target_weight
 
-EdgeWeight = Tensor | Mapping[EdgeType, Tensor] | None
-"""A weight for each edge, in edge-list order; a bare tensor is for the ranked behaviour."""
-
-
-def target_weight(edge_weight: EdgeWeight, edge_type: EdgeType) -> Tensor | None:
-    """The weights of one edge type, (E,) in edge-list order, or None where none were given for it."""
-    return edge_weight.get(edge_type) if isinstance(edge_weight, Mapping) else edge_weight
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a model cannot do without, checked before any work.
-
-    Attributes:
-        kg: triples of a knowledge graph.
-        features: names of item features, such as ``("text",)``.
-        tags: tag assignments.
-        trust: links between users.
-        labels: labelled pairs (click prediction).
-        time: a time for each interaction.
-    """
-
-    kg: bool = False
-    features: tuple[str, ...] = ()
-    tags: bool = False
-    trust: bool = False
-    labels: bool = False
-    time: bool = False
-
-    def check(self, data: RecDataset, model: str) -> None:
-        """Raise an :class:`InputError` that names everything ``data`` lacks and the builder call that adds it."""
-        kinds = {(source, target) for source, _, target in data.tables}
-        target_table = data.tables[data.target]
-        lacking = []
-        if self.kg and not any("entity" in pair or pair == ("item", "item") for pair in kinds):
-            lacking.append(
-                "a knowledge graph (graphrec.datasets.kg_from_table makes one from a table of the items, --kg FILE "
-                "--kg-columns brand=made_by on the command line; read_triples and Builder.triples take triples)"
-            )
-        for name in self.features:
-            if ("item", name) not in data.features:
-                have = ", ".join(sorted(f for node, f in data.features if node == "item")) or "none"
-                lacking.append(f"item features {name!r} (Builder.features; present: {have})")
-        if self.tags and not any("tag" in pair for pair in kinds):
-            lacking.append("tags (Builder.tags)")
-        if self.trust and ("user", "user") not in kinds:
-            lacking.append("links between users (Builder.links)")
-        if self.labels and target_table.label is None:
-            lacking.append("labelled pairs (Builder.interactions(label=…))")
-        if self.time and target_table.time is None:
-            lacking.append("a time for each interaction (Builder.interactions(time=…))")
-        if lacking:
-            raise InputError(f"{model} needs {'; '.join(lacking)}; dataset {data.name!r} has none.")
-
-
-@dataclass(frozen=True)
-class GraphInputs:
-    """All that a model reads of a dataset: the training graph with its edge ids, and the features it asked for.
-
-    Attributes:
-        graph: node counts, ``edge_index`` (int64, (2, E)), ``edge_id`` and attributes for each edge type, features as
-            ``x_<name>`` of their node store.
-        target: the edge type of the ranked behaviour.
-        fingerprint: the fingerprint of the dataset the graph was made from.
-        labelled: training pairs with their labels, for models that ask for them; None where the dataset labels none 0.
-    """
-
-    graph: HeteroData
-    target: EdgeType
-    fingerprint: str
-    labelled: LabelledPairs | None = None
-
-    @classmethod
-    def from_dataset(
-        cls,
-        data: RecDataset,
-        *,
-        edge_types: Sequence[EdgeType] | None = None,
-        features: Sequence[tuple[str, str]] = (),
-        labels: bool = False,
-    ) -> GraphInputs:
-        """The training graph of ``data``, cut to some edge types (default: the ranked behaviour) and features.
-
-        ``labels`` asks for the labelled training pairs too; the graph holds the positives alone either way.
-        """
-        graph = data.graph(part="train", edge_types=edge_types or (data.target,))
-        for store in graph.edge_stores:
-            if store.get("relation") is not None:
-                # The largest number that happens to occur would change with the edges.
-                store.num_relations = len(data.relations)
-        for node_type, name in features:
-            graph[node_type][f"x_{name}"] = torch.as_tensor(data.features[node_type, name])
-        return cls(graph, data.target, data.fingerprint, LabelledPairs.of(data) if labels else None)
-
-    @property
-    def num_users(self) -> int:
-        """U, with users that have no training edge."""
-        return int(self.graph[self.target[0]].num_nodes)
-
-    @property
-    def num_items(self) -> int:
-        """I, with items that have no training edge."""
-        return int(self.graph[self.target[2]].num_nodes)
-
-    def adjacency(self, edge_type: EdgeType | None = None) -> Adjacency:
-        """The (source x target) matrix of one edge type (default: users x items), with edge ids; cached."""
-        return adjacency(self.graph, edge_type or self.target)
-
-    def apply(self, function: Callable[[Tensor], Tensor]) -> GraphInputs:
-        """The same inputs with ``function`` applied to every tensor (a move to another device, a change of dtype)."""
-        labelled = None if self.labelled is None else self.labelled.apply(function)
-        return replace(self, graph=self.graph.clone().apply(function), labelled=labelled)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Training examples, each tied to the edge it was drawn from.
-
-    Attributes:
-        edge_id: (B,) int64, the edge of each example.
-        weight: (B,) float, what the example's loss is multiplied by.
-        generator: the stream for random draws within the step (dropout); None where the model draws nothing.
-        subgraph: the sampled neighbourhood with global ids, None when the full graph is used.
-    """
-
-    edge_id: Tensor
-    weight: Tensor
-    generator: torch.Generator | None = None
-    subgraph: HeteroData | None = None
-
-    def __len__(self) -> int:
-        return int(self.edge_id.shape[0])
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        size = len(self)
-        changed: dict[str, Any] = {
-            entry.name: function(value)
-            for entry in fields(self)
-            if isinstance(value := getattr(self, entry.name), Tensor) and value.dim() > 0 and len(value) == size
-        }
-        return replace(self, **changed)
-
-    def to(self, device: torch.device | str) -> Self:
-        """The batch on another device."""
-        changed: dict[str, Any] = {
-            entry.name: value.to(device)
-            for entry in fields(self)
-            if isinstance(value := getattr(self, entry.name), Tensor)
-        }
-        return replace(self, **changed)
-
-    def shard(self, rank: int, world_size: int) -> Self:
-        """Every ``world_size``-th example from ``rank`` on: one process's share of the global batch.
-
-        Tensors whose first dimension is not B (negatives that all examples share) stay whole.
-        """
-        return self._map(lambda tensor: tensor[rank::world_size])
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairBatch(Batch):
-    """Users with a positive item and negatives.
-
-    Attributes:
-        users: (B,) int64.
-        items: (B,) int64, the positives.
-        negatives: (B, n) int64, own negatives of each example; or (n,), shared by all (then ``shared`` is True).
-        shared: whether all examples share the negatives.
-    """
-
-    users: Tensor
-    items: Tensor
-    negatives: Tensor
-    shared: bool = False
-
-    def shard(self, rank: int, world_size: int) -> Self:
-        """One process's share; shared negatives stay whole even when there are B of them."""
-        part = super().shard(rank, world_size)
-        return replace(part, negatives=self.negatives) if self.shared else part
-
-
-@dataclass(frozen=True, kw_only=True)
-class TripleBatch(Batch):
-    """Triples of a knowledge graph with corrupted tails.
-
-    Attributes:
-        heads: (B,) int64, nodes of the model's :class:`~graphrec.graphs.relational.RelationalGraph`.
-        relations: (B,) int64, its relations.
-        tails: (B,) int64, its nodes.
-        negatives: (B, n) int64, nodes that are no tails of the example's head and relation.
-        edge_type: (B,) int64, what ``edge_id`` belongs to: a number into the graph's ``edge_types``.
-    """
-
-    heads: Tensor
-    relations: Tensor
-    tails: Tensor
-    negatives: Tensor
-    edge_type: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class PointBatch(Batch):
-    """Users and items with labels.
-
-    Attributes:
-        users: (B,) int64.
-        items: (B,) int64.
-        labels: (B,) float, 1 for a click and 0 for none. ``edge_id`` of a drawn negative is that of the edge it was
-            drawn for, of a labelled one its own row's, which is no edge of the graph.
-    """
-
-    users: Tensor
-    items: Tensor
-    labels: Tensor
+__all__ = [
+    "Batch",
+    "Derived",
+    "EdgeWeight",
+    "Encoded",
+    "GraphInputs",
+    "GraphRecommender",
+    "Needs",
+    "PairBatch",
+    "Phase",
+    "PointBatch",
+    "Preset",
+    "TripleBatch",
+    "target_weight",
+]
 
 
 @dataclass(frozen=True)

@@ -200,16 +200,7 @@ class CFKG(KnowledgeRecommender):
                 entry = triples_by_head(graph.adjacency, size, seed=seed, batch=number)
                 own = randomness.derive(seed, "batch", number)
             heads, relations, tails = (column[entry] for column in columns)
-            yield TripleBatch(
-                edge_id=graph.edge_id[entry],
-                weight=torch.ones(size, device=entry.device),
-                generator=generator,
-                heads=heads,
-                relations=relations,
-                tails=tails,
-                negatives=self._corrupted(heads, relations, tails, own),
-                edge_type=graph.edge_type[entry],
-            )
+            yield TripleBatch.of(graph, entry, self._corrupted(heads, relations, tails, own), generator)
 
     def _corrupted(self, heads: Tensor, relations: Tensor, tails: Tensor, seed: int) -> Tensor:
         """Corrupted tails (B, n), keyed by the triple where each comes once an epoch."""

@@ -230,17 +230,8 @@ class CKE(KnowledgeRecommender):
             entry = triples_by_head(graph.adjacency, self.triple_batch_size, seed=seed, batch=number)
             heads, relations = graph.heads()[entry], graph.relation[entry]
             own = randomness.derive(seed, "triples", number)
-            triples = TripleBatch(
-                edge_id=graph.edge_id[entry],
-                weight=torch.ones(len(entry), device=entry.device),
-                generator=generator,
-                heads=heads,
-                relations=relations,
-                tails=graph.tails()[entry],
-                negatives=corrupted_tails(index, heads, relations, seed=own),
-                edge_type=graph.edge_type[entry],
-            )
-            yield _joined(pairs, triples)
+            corrupted = corrupted_tails(index, heads, relations, seed=own)
+            yield _joined(pairs, TripleBatch.of(graph, entry, corrupted, generator))
 
     def phases(self) -> Sequence[Phase]:
         """One phase, ``joint``, that trains every parameter with Adam."""

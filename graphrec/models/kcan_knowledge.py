@@ -138,16 +138,8 @@ class DistilledKnowledge(KnowledgeRecommender):
         for start in range(0, len(order), self.triple_batch_size):
             part = order[start : start + self.triple_batch_size]
             head, relation, tail = heads[part], relations[part], tails[part]
-            yield TripleBatch(
-                edge_id=graph.edge_id[stated[part]],
-                weight=torch.ones(len(part), device=part.device),
-                generator=generator,
-                heads=head,
-                relations=relation,
-                tails=tail,
-                negatives=corrupted_tails(index, head, relation, 1, seed=seed, candidates=candidates, keys=tail),
-                edge_type=graph.edge_type[stated[part]],
-            )
+            corrupted = corrupted_tails(index, head, relation, 1, seed=seed, candidates=candidates, keys=tail)
+            yield TripleBatch.of(graph, stated[part], corrupted, generator)
 
     def triple_loss(self, batch: TripleBatch, edge_weight: EdgeWeight = None) -> Mapping[str, Tensor]:
         """The term ``triples``: the mean of softplus(f(h, r, t) - f(h, r, t'))."""

@@ -33,7 +33,7 @@ def item_triples(
     heads = torch.nonzero(degree[items])[:, 0] + items.start
     heads = heads[torch.argsort(hash_bits(derive(seed, "order"), heads), stable=True)]
     entry = rowptr[heads] + hash_integers(derive(seed, "triples"), degree[heads], heads)
-    relations, tails, index = graph.relation[entry], graph.tails()[entry], triple_index(graph)
+    relations, index = graph.relation[entry], triple_index(graph)
 
     def draw(turn: int) -> Tensor:
         other = heads[hash_integers(derive(seed, "other heads"), len(heads), heads, turn)]
@@ -45,13 +45,4 @@ def item_triples(
         corrupted = torch.where(index.contains(heads, relations, corrupted), draw(turn), corrupted)
     for start in range(0, len(heads), batch_size):
         part = slice(start, start + batch_size)
-        yield TripleBatch(
-            edge_id=graph.edge_id[entry[part]],
-            weight=torch.ones(len(heads[part]), device=heads.device),
-            generator=generator,
-            heads=heads[part],
-            relations=relations[part],
-            tails=tails[part],
-            negatives=corrupted[part].unsqueeze(1),
-            edge_type=graph.edge_type[entry[part]],
-        )
+        yield TripleBatch.of(graph, entry[part], corrupted[part].unsqueeze(1), generator)
