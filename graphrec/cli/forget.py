@@ -251,10 +251,11 @@ def _previewed(values: dict[str, Any], as_json: bool) -> int:
     if as_json:
         print_json(values)
         return 0
+    basis = values.pop("basis")
     for name, value in values.items():
         if isinstance(value, dict):
             for key, entry in value.items():
-                shown = "not known" if entry is None else f"{entry:.1f}" if isinstance(entry, float) else entry
+                shown = f"{entry:.3g} ({basis[key]})" if name == "seconds" else entry
                 print(f"{name.replace('_', ' ')}: {key} {shown}")
         elif value is not None:
             print(f"{name.replace('_', ' ')}: {f'{value:.2%}' if name == 'share' else value}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,9 @@ from graphrec.datasets.tables import PARTS, edge_type_name
 from graphrec.models.base import GraphRecommender
 from graphrec.runs import Run
 from graphrec.unlearning.methods import METHODS
-from graphrec.unlearning.resolve import Resolved
+from graphrec.unlearning.methods.base import Task, Unlearner
+from graphrec.unlearning.methods.estimates import Estimate, Pace
+from graphrec.unlearning.resolve import Resolved, remaining
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Preview:
         unknown: entries of the request that the dataset does not have, by kind.
         share: of the training edges of the ranked behaviour.
         shards: that hold an edge that goes, and how many there are; None where the model has none.
-        seconds: estimates by method, None where a method cannot tell.
+        seconds: estimates by method, once prepared where it needs that, without the evidence; 0 where nothing goes.
+        basis: what each of them rests on.
         refused: methods that do not support the model, and why.
     """
 
@@ -45,7 +48,8 @@ class Preview:
     unknown: Mapping[str, int]
     share: float
     shards: tuple[int, int] | None
-    seconds: Mapping[str, float | None]
+    seconds: Mapping[str, float]
+    basis: Mapping[str, str]
     refused: Mapping[str, str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,15 +84,8 @@ def preview(model: GraphRecommender, data: RecDataset, resolved: Resolved, run: 
     features = {f"{node}/{name}": len(codes) for (node, name), codes in resolved.features.items()}
     features.update({f"{node}/text": len(codes) for node, codes in resolved.texts.items()})
     share = len(gone) / max(len(trained), 1)
-    seconds: dict[str, float | None] = {}
-    refused: dict[str, str] = {}
-    for name, method in METHODS.items():
-        why = method.refuses(model)
-        if why is not None:
-            refused[name] = why
-        elif run is not None:
-            epochs = int(run.metrics.get("epochs", 0))
-            seconds[name] = method().estimate(float(run.metrics.get("seconds", 0.0)), epochs, share)
+    refused = {name: why for name, method in METHODS.items() if (why := method.refuses(model)) is not None}
+    found = {} if run is None else estimates(model, data, resolved, run)
     return Preview(
         edges=edges,
         nodes={name: len(codes) for name, codes in resolved.nodes.items()},
@@ -100,9 +97,39 @@ def preview(model: GraphRecommender, data: RecDataset, resolved: Resolved, run: 
         unknown={kind: len(entries) for kind, entries in resolved.unknown.items()},
         share=share,
         shards=_shards(model, data, gone),
-        seconds=seconds,
+        seconds={name: one.seconds for name, one in found.items()},
+        basis={name: one.basis for name, one in found.items()},
         refused=refused,
     )
+
+
+def estimates(
+    model: GraphRecommender,
+    data: RecDataset,
+    resolved: Resolved,
+    run: Run,
+    methods: Sequence[str | Unlearner] | None = None,
+) -> dict[str, Estimate]:
+    """How long methods would take; some time a step of theirs for it, on this machine and this request.
+
+    Args:
+        model: trained on ``data``.
+        data: the dataset.
+        resolved: the request.
+        run: of the model.
+        methods: by name or with their options; None: all with their defaults. Those that do not support the model are
+            left out.
+    """
+    gone, trained = resolved.training(data).get(data.target, ()), len(data.interactions("train"))
+    fit, seed = dict(run.config.get("fit", {})), int(run.config.get("seed", 0))
+    task = Task(model, data, remaining(data, resolved), resolved, seed=seed, fit=fit)
+    pace = Pace.of(run, len(gone) / max(trained, 1))
+    chosen = [METHODS[m]() if isinstance(m, str) else m for m in (METHODS if methods is None else methods)]
+    able = [method for method in chosen if method.refuses(model) is None]
+    if not task.removed:
+        return {method.name: Estimate(0.0, {}, "nothing goes that the model was trained on") for method in able}
+    found = {method.name: method.estimate(task, pace) for method in able}
+    return {name: one for name, one in found.items() if one is not None}
 
 
 def _shards(model: GraphRecommender, data: RecDataset, gone: np.ndarray) -> tuple[int, int] | None:

@@ -19,10 +19,14 @@ from graphrec.models.base import EdgeWeight, GraphRecommender
 from graphrec.models.pairwise import PairwiseRecommender
 from graphrec.unlearning.emptied import start_anew
 from graphrec.unlearning.methods.base import Exactness, Outcome, Task, Unlearner, timed
+from graphrec.unlearning.methods.estimates import Estimate, Pace, conjugate_gradient_products
 
 Solver = Literal["cg", "lissa"]
 Curvature = Literal["gauss_newton", "hessian"]
 Facts = dict[str, float | int | str]
+
+POWER_STEPS = 10
+"""Products that the largest eigenvalue is estimated by."""
 
 TRIPLES = 2_000_000
 """Triples (edge, negative) that the objective is made of where all negatives would be too many."""
@@ -147,6 +151,23 @@ class OnObjective(Unlearner):
             model = with_parameters(task, made, theta)
         return Outcome(model, self.exactness, seconds, facts)
 
+    def estimate(self, task: Task, pace: Pace) -> Estimate:
+        """Products with the curvature, after one was timed on the model's own objective."""
+        count = self.products(task)
+
+        def make() -> Callable[[], object]:
+            made = training_objective(task, readmit=self.readmit, num_negatives=self.num_negatives)
+            product, along = made.curvature(made.theta), made.gradient(made.theta)
+            return lambda: product(along)
+
+        one = pace.timed(("product", self.readmit, self.num_negatives), make)
+        basis = f"about {count} products with the curvature, {one:.2g} s each, timed"
+        return Estimate(count * one, {"products": count}, basis)
+
+    @abstractmethod
+    def products(self, task: Task) -> int:
+        """About how many products with the curvature a request takes, gradients counted as one each."""
+
     @abstractmethod
     def moved(self, task: Task, made: Objective, facts: Facts) -> Tensor:
         """The new θ (n,); adds to ``facts``."""
@@ -179,6 +200,11 @@ class SecondOrder(OnObjective):
                 f"damping must be 0 or more, tolerance above 0 and iterations 1 or more, found {self.damping}, "
                 f"{self.tolerance} and {self.iterations}."
             )
+
+    def products(self, task: Task) -> int:
+        """The largest eigenvalue's and the solver's, with one more for each gradient and value."""
+        own = POWER_STEPS if self.damping else 0
+        return own + conjugate_gradient_products(self.damping, self.tolerance, self.iterations) + 5
 
     @staticmethod
     def lowers(
@@ -244,7 +270,7 @@ class SecondOrder(OnObjective):
             for kind in kinds:
                 if kind not in products:
                     applied = product(kind == "gauss_newton")
-                    largest = largest_eigenvalue(applied, right, steps=10) if self.damping else 0.0
+                    largest = largest_eigenvalue(applied, right, steps=POWER_STEPS) if self.damping else 0.0
                     products[kind] = applied, largest
                 applied, largest = products[kind]
                 try:

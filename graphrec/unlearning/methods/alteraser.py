@@ -15,7 +15,8 @@ from graphrec.influence.objective import Objective
 from graphrec.influence.solvers import Operator, largest_eigenvalue
 from graphrec.randomness import derive, hash_uniform
 from graphrec.unlearning.methods.base import Task
-from graphrec.unlearning.second_order import Curvature, Facts, OnObjective
+from graphrec.unlearning.methods.estimates import conjugate_gradient_products
+from graphrec.unlearning.second_order import POWER_STEPS, Curvature, Facts, OnObjective
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,15 @@ class AltEraser(OnObjective):
         if not 0 < self.sample <= 1:
             raise InputError(f"sample must lie in (0, 1], found {self.sample}.")
 
+    def products(self, task: Task) -> int:
+        """Of every visit of a block, for each step what the solver takes at most and three gradients and values."""
+        # An undamped block is as badly conditioned as can be.
+        a_step = conjugate_gradient_products(0.0 if self.paper_exact else self.damping, self.tolerance, self.iterations)
+        tables = {"user_embedding", "item_embedding"}
+        names = {name for name, _ in task.model.named_parameters()}
+        visits = self.sweeps * (len(names & tables) + bool(names - tables))
+        return POWER_STEPS + visits * min(self.steps * (a_step + 3), self.iterations + 3 * self.steps)
+
     def moved(self, task: Task, made: Objective, facts: Facts) -> Tensor:
         """See the class."""
         start = made.theta
@@ -85,7 +95,7 @@ class AltEraser(OnObjective):
             tilt = made.gradient(start)
             if self.damping:
                 product = made.curvature(start, w_loss, w_graph)
-                damping = self.damping * largest_eigenvalue(product, start, steps=10)
+                damping = self.damping * largest_eigenvalue(product, start, steps=POWER_STEPS)
 
         def value(theta: Tensor) -> Tensor:
             apart = theta - start

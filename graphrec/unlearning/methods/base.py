@@ -21,6 +21,7 @@ from graphrec.errors import InputError
 from graphrec.models.base import GraphRecommender
 from graphrec.models.deletion import with_inputs
 from graphrec.runs.manifest import Content
+from graphrec.unlearning.methods.estimates import Estimate, Pace
 from graphrec.unlearning.resolve import Resolved
 
 Exactness = Literal["exact", "conditional", "approximate", "heuristic"]
@@ -174,13 +175,12 @@ class Unlearner(ABC):
         """
         return None
 
-    def estimate(self, training_seconds: float, epochs: int, share: float) -> float | None:
-        """About how many seconds a request will take; None where that is not known.
+    def estimate(self, task: Task, pace: Pace) -> Estimate | None:
+        """About how long a request will take, and what that rests on; None where that cannot be told.
 
         Args:
-            training_seconds: the model's training took.
-            epochs: of that training.
-            share: of its edges that the request names.
+            task: the request, which names something that was trained on; neither state nor folders are looked at.
+            pace: of the model's training.
         """
         return None
 

@@ -11,6 +11,7 @@ from graphrec.models.base import GraphRecommender
 from graphrec.training.fit import fit
 from graphrec.unlearning.emptied import start_anew
 from graphrec.unlearning.methods.base import Exactness, Outcome, Task, Unlearner, options_of, timed
+from graphrec.unlearning.methods.estimates import Estimate, Pace
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,6 @@ class Finetune(Unlearner):
             fit(model, task.remaining, **options)
         return Outcome(model.eval(), self.exactness, seconds, {"epochs": self.epochs, "rows_anew": sum(rows.values())})
 
-    def estimate(self, training_seconds: float, epochs: int, share: float) -> float | None:
+    def estimate(self, task: Task, pace: Pace) -> Estimate:
         """Its epochs at the training's pace."""
-        return training_seconds / max(epochs, 1) * self.epochs * (1 - share)
+        return pace.of_training(self.epochs, f"{self.epochs} epochs of {pace.epoch_seconds:.3g} s in history.csv")

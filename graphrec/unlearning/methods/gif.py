@@ -58,6 +58,10 @@ class GIF(SecondOrder):
         if self.step not in ("gif", "newton", "if"):
             raise unknown("step", self.step, ("gif", "newton", "if"))
 
+    def products(self, task: Task) -> int:
+        """Five of the series as published, and two gradients."""
+        return 7 if self.paper_exact else super().products(task)
+
     def moved(self, task: Task, made: Objective, facts: Facts) -> Tensor:
         """See the class."""
         theta = made.theta

@@ -77,6 +77,11 @@ class IFRU(SecondOrder):
                 f"{self.patience}."
             )
 
+    def products(self, task: Task) -> int:
+        """Adam's steps at most, where it is asked for, and three gradients."""
+        by_adam = self.paper_exact or self.solver == "adam"
+        return self.adam_steps + 3 if by_adam else super().products(task) + 1
+
     def important(self, task: Task) -> dict[str, Tensor]:
         """The nodes whose rows are updated, (N,) bool by node type."""
         share = touched_share(task.model.graph_inputs.graph, task.removed, self.hops)

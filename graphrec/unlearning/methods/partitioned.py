@@ -20,12 +20,14 @@ from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
 from graphrec.models.base import GraphInputs, GraphRecommender
 from graphrec.models.shard_assignment import CUTS, cut_keys, keyed_assignment, with_assignment
-from graphrec.models.sharded import Sharded, base_inputs, not_a_base
+from graphrec.models.shard_bases import base_inputs, not_a_base
+from graphrec.models.sharded import Sharded
 from graphrec.runs.manifest import Content
 from graphrec.runs.tensors import load_weights, read_tensors
 from graphrec.training.progress import Progress, duration
 from graphrec.unlearning import shards
 from graphrec.unlearning.methods.base import Exactness, Outcome, Prepared, Task, Unlearner, timed
+from graphrec.unlearning.methods.estimates import Estimate, Pace
 from graphrec.unlearning.partitions import make_partition
 from graphrec.unlearning.shards import Plan
 
@@ -255,9 +257,26 @@ class Partitioned(Unlearner):
             out[name] = target
         return out
 
-    def estimate(self, training_seconds: float, epochs: int, share: float) -> float | None:
-        """Of a request within one shard, its share of slices trained again; the aggregator is not counted."""
-        return training_seconds / self.shards * shards.expected_replay(self.slices)
+    def estimate(self, task: Task, pace: Pace) -> Estimate:
+        """The touched shards' part of the training, from the first touched slice on; the aggregator is not counted.
+
+        Which shards are touched is known of a model in shards; of another, how many on average.
+        """
+        model, removed = task.model, task.removed
+        if set(removed) - {task.data.target}:  # more than interactions goes
+            count, total = float(self.shards), self.shards
+        elif isinstance(model, Sharded):
+            total = model.num_shards
+            count = float(len(torch.unique(model.shards_of_edges(removed[task.data.target].to(model.device)))))
+        else:
+            edges = model.graph_inputs.graph[task.data.target]
+            gone = torch.isin(edges.edge_id, removed[task.data.target].to(edges.edge_id))
+            cut = {"user": edges.edge_index[0], "item": edges.edge_index[1]}.get(self.cut_by(), edges.edge_id)
+            count, total = shards.expected_touched(self.shards, len(torch.unique(cut[gone]))), self.shards
+        trained = self.epochs or pace.epochs or 1
+        found = pace.of_training(trained * count / total * shards.expected_replay(self.slices), "")
+        basis = f"{count:.3g} of {total} shards, {trained} epochs at the pace of history.csv; without the aggregator"
+        return Estimate(found.seconds, {**found.work, "shards": count}, basis)
 
 
 def _under(folder: Path | None, name: str) -> Path | None:

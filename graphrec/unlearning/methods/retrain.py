@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from graphrec.training.fit import fit
 from graphrec.unlearning.methods.base import Exactness, Outcome, Task, Unlearner, options_of, timed
+from graphrec.unlearning.methods.estimates import Estimate, Pace
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Retrain(Unlearner):
                 model = run.model(model.device, model_class=type(model))
         return Outcome(model.eval(), "exact", seconds, {"epochs": int(run.metrics.get("epochs", 0))})
 
-    def estimate(self, training_seconds: float, epochs: int, share: float) -> float | None:
+    def estimate(self, task: Task, pace: Pace) -> Estimate:
         """As long as the training took, less the share of edges that is gone."""
-        return training_seconds * (1 - share)
+        seconds = pace.training_seconds * (1 - pace.share)
+        return Estimate(seconds, {"epochs": pace.epochs}, f"the training of the run, {pace.training_seconds:.3g} s")

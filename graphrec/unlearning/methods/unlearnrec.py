@@ -16,6 +16,7 @@ from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
 from graphrec.models.base import GraphRecommender
 from graphrec.unlearning.methods.base import Exactness, Outcome, Prepared, Task, Unlearner, timed
+from graphrec.unlearning.methods.estimates import Estimate, Pace
 from graphrec.unlearning.unlearnrec import state
 from graphrec.unlearning.unlearnrec.backbone import Backbone, unsupported
 from graphrec.unlearning.unlearnrec.encoder import InfluenceEncoder, touched
@@ -215,9 +216,10 @@ class UnlearnRec(Unlearner):
             files, kept = self._carried(task, model, encoder, served, facts)
         return Outcome(model.eval(), self.exactness, seconds, {**told, **kept}, files, state.named(list(files)))
 
-    def estimate(self, training_seconds: float, epochs: int, share: float) -> float | None:
-        """Its fine-tuning at about one and a half times the pace of the training, or a moment."""
-        return 1.5 * training_seconds / max(epochs, 1) * self.finetune_epochs + 1.0
+    def estimate(self, task: Task, pace: Pace) -> Estimate:
+        """Its fine-tuning at the pace of the training; all else has taken about as long as one epoch."""
+        basis = f"{self.finetune_epochs} + 1 epochs of {pace.epoch_seconds:.3g} s in history.csv, once prepared"
+        return pace.of_training(self.finetune_epochs + 1, basis)
 
     def _carried(
         self, task: Task, model: GraphRecommender, encoder: InfluenceEncoder, served: Served, facts: Mapping[str, Any]
