@@ -19,7 +19,8 @@ from graphrec.models.base import Encoded, GraphInputs, GraphRecommender
 from graphrec.models.deletion import without_edges
 from graphrec.models.shard_aggregators import Attention, MeanOfScores, WeightedScores, standardised
 from graphrec.models.shard_assignment import keyed_assignment, raw_keys, with_assignment
-from graphrec.models.sharded import Sharded, base_inputs
+from graphrec.models.shard_bases import base_inputs
+from graphrec.models.sharded import Sharded
 from tests.models.conformance import ModelConformance, scores, trained
 from tests.models.planted import planted
 
