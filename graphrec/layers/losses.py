@@ -7,6 +7,8 @@ twice.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -97,3 +99,11 @@ def _check(positive: Tensor, negative: Tensor, known: Tensor | None) -> None:
         )
     if known is not None and known.shape != negative.shape:
         raise InputError(f"known must have the shape of negative, {tuple(negative.shape)}, found {tuple(known.shape)}.")
+
+
+RANKING_LOSSES: Mapping[str, Callable[..., Tensor]] = {
+    "bpr": bpr_loss,
+    "bce": bce_loss,
+    "softmax": sampled_softmax_loss,
+}
+"""What models call the losses of a positive among negatives."""

@@ -15,7 +15,7 @@ from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError, unknown
 from graphrec.graphs.triples import corrupted_tails, triple_index, triple_order, triples_by_head
 from graphrec.layers.kge import TransE
-from graphrec.layers.losses import bce_loss, bpr_loss, sampled_softmax_loss, squared_norms
+from graphrec.layers.losses import RANKING_LOSSES, squared_norms
 from graphrec.models.base import EdgeWeight, Encoded, GraphInputs, Phase, Preset, TripleBatch
 from graphrec.models.knowledge import KnowledgeRecommender
 from graphrec.models.pairwise import Initialisation
@@ -185,7 +185,7 @@ class CFKG(KnowledgeRecommender):
     def _objective(self, true: Tensor, false: Tensor) -> Tensor:
         if self.triple_objective == "margin":
             return functional.relu(self.margin - true.unsqueeze(1) + false).mean(1)
-        return {"bpr": bpr_loss, "bce": bce_loss, "softmax": sampled_softmax_loss}[self.triple_objective](true, false)
+        return RANKING_LOSSES[self.triple_objective](true, false)
 
     def triple_batches(self, epoch: int, generator: torch.Generator) -> Iterator[TripleBatch]:
         """The batches of one epoch: as many examples as triples, the last batch short."""

@@ -13,7 +13,7 @@ from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError, unknown
 from graphrec.layers.conditional_layer import ConditionalLayer, PreparedNodes
 from graphrec.layers.dropout import dropout
-from graphrec.layers.losses import bce_loss, bpr_loss, sampled_softmax_loss, squared_norms
+from graphrec.layers.losses import RANKING_LOSSES, squared_norms
 from graphrec.layers.reranking import reranked
 from graphrec.layers.spmm import spmm
 from graphrec.models.base import EdgeWeight, Encoded, GraphInputs, PairBatch, Phase
@@ -204,7 +204,7 @@ class KCAN(DistilledKnowledge):
             users, item_nodes = self._nodes_of(batch.users, items)
             user, item = nodes[users].unsqueeze(1), nodes[item_nodes]
         scores = (user * item).sum(-1)
-        objective = {"bpr": bpr_loss, "bce": bce_loss, "softmax": sampled_softmax_loss}[self.loss_name]
+        objective = RANKING_LOSSES[self.loss_name]
         terms = {"rank": self.batch_weight(batch, objective(scores[:, 0], scores[:, 1:]))}
         if self.reg:
             users_norms, items_norms = squared_norms(user), squared_norms(item)

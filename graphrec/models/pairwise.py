@@ -13,7 +13,7 @@ from graphrec import randomness
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError, unknown
 from graphrec.graphs.sampling import positive_pairs, sample_negatives, shared_negatives
-from graphrec.layers.losses import bce_loss, bpr_loss, sampled_softmax_loss, squared_norms
+from graphrec.layers.losses import RANKING_LOSSES, squared_norms
 from graphrec.layers.spectral import singular_vectors
 from graphrec.models.base import (
     Batch,
@@ -194,7 +194,7 @@ class PairwiseRecommender(GraphRecommender):
             else:
                 negative_score = (negative @ user.unsqueeze(-1)).squeeze(-1)
             known = None
-        objective = {"bpr": bpr_loss, "bce": bce_loss, "softmax": sampled_softmax_loss}[self.loss_name]
+        objective = RANKING_LOSSES[self.loss_name]
         return self.batch_weight(batch, objective(positive_score, negative_score, known))
 
     def pair_loss(self, batch: PairBatch, edge_weight: EdgeWeight = None) -> Mapping[str, Tensor]:
