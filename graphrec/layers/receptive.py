@@ -22,7 +22,8 @@ from torch import Tensor
 from graphrec.errors import InputError
 from graphrec.graphs.adjacency import Adjacency
 from graphrec.layers.aggregators import Aggregator, Kind, aggregate, aggregate_gradients
-from graphrec.layers.dropout import kept_entries
+from graphrec.layers.dropout import dropout_factors, random_words
+from graphrec.layers.put_rows import put_rows
 from graphrec.layers.spmm import multiply, spmm
 
 BLOCK = 4096
@@ -61,25 +62,24 @@ def layer_rows(
         x = torch.cat(list(tables))
         return [x if rows is None else x.index_select(0, rows)]
     if rows is None:
-        index = torch.arange(matrix.shape[0], device=matrix.device)
+        picked, index = matrix, torch.arange(matrix.shape[0], device=matrix.device)
         fields: list[Tensor | None] = [None] * len(layers)
     else:
         index, place = torch.unique(rows, return_inverse=True)
-        fields = receptive_fields(matrix, index, len(layers))
-    kept: list[Tensor | None] = [None] * len(layers)
+        picked = matrix.row_subset(index, edges=False)
+        fields = receptive_fields(matrix, index, len(layers), picked)
+    words: list[Tensor | None] = [None] * len(layers)
     if dropout and generator is not None:
         sizes = [matrix.shape[0] if nodes is None else len(nodes) for nodes in fields]
-        kept = [
-            kept_entries((size, layer.width_out), dropout, generator) for size, layer in zip(sizes, layers, strict=True)
-        ]
+        words = [random_words((size, layer.width_out), generator) for size, layer in zip(sizes, layers, strict=True)]
     arguments = [layer.arguments() for layer in layers]
     plan = _Plan(
         matrix=matrix,
-        picked=matrix if rows is None else matrix.row_subset(index, edges=False),
+        picked=picked,
         index=index,
         fields=fields,
-        kept=kept,
-        scale=1 / (1 - dropout),
+        words=words,
+        dropout=dropout,
         kinds=[layer.kind for layer in layers],
         tables=len(tables),
         counts=[len(each) for each in arguments],
@@ -88,18 +88,26 @@ def layer_rows(
     return list(outputs) if rows is None else [output.index_select(0, place) for output in outputs]
 
 
-def receptive_fields(matrix: Adjacency, index: Tensor, num_layers: int) -> list[Tensor | None]:
+def receptive_fields(
+    matrix: Adjacency, index: Tensor, num_layers: int, picked: Adjacency | None = None
+) -> list[Tensor | None]:
     """The nodes whose rows each of K layers has to give, ascending, so that the last has ``index``'s; None: all.
 
-    A layer that needs more than nine tenths of the nodes is computed for all.
+    A layer that needs more than nine tenths of the nodes is computed for all. ``picked`` are the matrix's rows of
+    ``index``, where they are at hand.
     """
     fields: list[Tensor | None] = [index]
     if num_layers == 1:
         return fields
+    picked = matrix.row_subset(index, edges=False) if picked is None else picked
     marks = torch.zeros(matrix.shape[0], 1, device=matrix.device, dtype=_dtype(matrix))
     marks[index] = 1.0
-    for _ in range(num_layers - 1):
-        marks = multiply(matrix.transposed, marks, add=marks).gt_(0)
+    # The neighbours of few nodes are listed; those of many are found by a product.
+    near = picked.col if picked.values is None else picked.col[picked.values > 0]
+    marks[near.long()] = 1.0
+    for step in range(num_layers - 1):
+        if step:
+            marks = multiply(matrix.transposed, marks, add=marks).gt_(0)
         nodes = torch.nonzero(marks[:, 0])[:, 0]
         if len(nodes) > 0.9 * matrix.shape[0]:
             fields += [None] * (num_layers - len(fields))
@@ -118,8 +126,8 @@ class _Plan:
     picked: Adjacency
     index: Tensor
     fields: list[Tensor | None]
-    kept: list[Tensor | None]
-    scale: float
+    words: list[Tensor | None]
+    dropout: float
     kinds: list[Kind]
     tables: int
     counts: list[int]
@@ -135,8 +143,13 @@ class _Plan:
 
     def drop(self, layer: int, x: Tensor, part: slice) -> Tensor:
         """``x``, rows ``part`` of the layer's field, with entries dropped; in place."""
-        kept = self.kept[layer]
-        return x if kept is None else x.mul_(kept[part]).mul_(self.scale)
+        words = self.words[layer]
+        return x if words is None else x.mul_(dropout_factors(words[part], self.dropout, x.dtype))
+
+    @property
+    def whole(self) -> bool:
+        """Whether all rows are asked for, so that the layers' tables themselves are handed out."""
+        return self.picked is self.matrix
 
 
 @dataclass
@@ -155,7 +168,7 @@ class _Rows(torch.autograd.Function):
             ctx.plan, ctx.state = plan, state
             ctx.save_for_backward(*tensors)
         else:
-            lent = [] if plan.picked is plan.matrix else state.tables
+            lent = [] if plan.whole else state.tables[1:]
             _Shelf(plan.matrix).take_back([*lent, *state.sums[:-1]])
         return tuple(outputs)
 
@@ -176,15 +189,15 @@ class _Rows(torch.autograd.Function):
 def _forward(plan: _Plan, tensors: Sequence[Tensor]) -> tuple[list[Tensor], _State]:
     tables, arguments = plan.split(tensors)
     shelf, last = _Shelf(plan.matrix), len(arguments) - 1
-    x = torch.cat(list(tables), out=_layer_table(plan, shelf, tables[0].shape[1], tables[0]))
+    x = torch.cat(list(tables))  # no lent table: it is handed out, as E⁰ or as its gradient
     outputs, state = [_picked(plan, x)], _State([x.detach()])
     for layer in range(last):
         width = arguments[layer][1].shape[0]
         sums = multiply(plan.matrix, x, out=shelf.lend(x.shape[1], x))
         out = _layer_table(plan, shelf, width, x)
-        for part, nodes in _blocks(plan, layer):
+        for part, nodes, _ in _blocks(plan, layer):
             y = aggregate(plan.kinds[layer], _rows(x, nodes), _rows(sums, nodes), arguments[layer])
-            _put(out, nodes, plan.drop(layer, y, part))
+            _put(out, nodes, plan.drop(layer, y, part))  # other rows are read by nobody whose result counts
         x = out
         # As a tensor of its own: an output that the pass itself keeps would keep the pass.
         state.tables.append(x.detach())
@@ -214,52 +227,50 @@ def _backward(plan: _Plan, tensors: Sequence[Tensor], state: _State, grads: Sequ
         own[part] = to_own.add_(grads[last][part])
         _add(total, found)
     to_own, to_arguments = own, [total]
-    current = _gradient_table(shelf, last, state.tables[last])
-    back = plan.matrix.transposed if plan.picked is plan.matrix else plan.picked.turned()
+    current = _gradient_table(plan, shelf, state, last)
+    back = plan.matrix.transposed if plan.whole else plan.picked.turned()
     multiply(back, to_sums, out=current)
     current.index_add_(0, plan.index, to_own)
     for layer in range(last - 1, -1, -1):
-        x, sums = state.tables[layer], state.sums[layer]
-        below, chosen = _gradient_table(shelf, layer, x), plan.fields[layer]
-        if chosen is not None:
-            below.zero_()
+        x, sums, below = state.tables[layer], state.sums[layer], _gradient_table(plan, shelf, state, layer)
         total = [torch.zeros_like(argument) for argument in arguments[layer]]
-        for part, nodes in _blocks(plan, layer):
+        for part, nodes, span in _blocks(plan, layer):
             grad = _rows(current, nodes)
-            if plan.kept[layer] is not None:
+            if plan.words[layer] is not None:
                 grad = plan.drop(layer, grad.clone() if isinstance(nodes, slice) else grad, part)
             to_own, to_sums, found = aggregate_gradients(
                 plan.kinds[layer], _rows(x, nodes), _rows(sums, nodes), arguments[layer], grad
             )
-            _put(below, nodes, to_own)
-            _put(sums, nodes, to_sums)  # the sums themselves are not needed any more
+            # Neither the sums themselves nor the rows they were made with are needed any more.
+            for table, rows in ((below, to_own), (sums, to_sums)):
+                if not isinstance(nodes, slice):
+                    table[span] = 0.0
+                _put(table, nodes, rows)
             _add(total, found)
-        if chosen is not None:
-            others = torch.ones(len(sums), dtype=torch.bool, device=sums.device).index_fill_(0, chosen, False)
-            sums.index_fill_(0, torch.nonzero(others)[:, 0], 0.0)
         to_arguments.append(total)
         multiply(plan.matrix.transposed, sums, out=below, add=below)
         below.index_add_(0, plan.index, grads[layer])
         shelf.take_back([current, sums])
         current = below
-    if plan.picked is not plan.matrix:
-        shelf.take_back(state.tables)
     to_tables = list(current.split([len(table) for table in tables]))
     return to_tables + [each for found in reversed(to_arguments) for each in found]
 
 
 def _layer_table(plan: _Plan, shelf: _Shelf, width: int, like: Tensor) -> Tensor:
     """Where a layer goes: a lent table, but where all of it is handed out."""
-    return like.new_empty(shelf.size, width) if plan.picked is plan.matrix else shelf.lend(width, like)
+    return like.new_empty(shelf.size, width) if plan.whole else shelf.lend(width, like)
 
 
 def _picked(plan: _Plan, x: Tensor) -> Tensor:
-    return x if plan.picked is plan.matrix else x.index_select(0, plan.index)
+    return x if plan.whole else x.index_select(0, plan.index)
 
 
-def _gradient_table(shelf: _Shelf, layer: int, like: Tensor) -> Tensor:
-    """Where a layer's gradient goes: a lent table, but for E⁰, whose gradient is handed out."""
-    return torch.empty_like(like) if layer == 0 else shelf.lend(like.shape[1], like)
+def _gradient_table(plan: _Plan, shelf: _Shelf, state: _State, layer: int) -> Tensor:
+    """Where a layer's gradient goes: over the layer itself, but where that was handed out."""
+    table = state.tables[layer]
+    if not plan.whole:
+        return table
+    return torch.empty_like(table) if layer == 0 else shelf.lend(table.shape[1], table)
 
 
 def _recorded(plan: _Plan, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -269,19 +280,26 @@ def _recorded(plan: _Plan, tensors: Sequence[Tensor]) -> list[Tensor]:
     outputs = [x.index_select(0, plan.index)]
     for layer, parameters in enumerate(arguments):
         x = aggregate(plan.kinds[layer], x, spmm(plan.matrix, x), parameters)
-        kept, nodes = plan.kept[layer], plan.fields[layer]
-        if kept is not None:
-            factor = kept.to(x.dtype) * plan.scale
+        words, nodes = plan.words[layer], plan.fields[layer]
+        if words is not None:
+            factor = dropout_factors(words, plan.dropout, x.dtype)
             x = x * (factor if nodes is None else torch.ones_like(x).index_copy(0, nodes, factor))
         outputs.append(x.index_select(0, plan.index))
     return outputs
 
 
-def _blocks(plan: _Plan, layer: int) -> Iterator[tuple[slice, Tensor | slice]]:
-    """Parts of the layer's field, and the nodes of each: a slice where the layer has all of them."""
-    nodes = plan.fields[layer]
-    for part in _parts(plan, plan.matrix.shape[0] if nodes is None else len(nodes)):
-        yield part, part if nodes is None else nodes[part]
+def _blocks(plan: _Plan, layer: int) -> Iterator[tuple[slice, Tensor | slice, slice]]:
+    """Parts of the layer's field, the nodes of each (a slice where the layer has all of them), and the span of nodes
+    up to the next part's.
+    """
+    nodes, size = plan.fields[layer], plan.matrix.shape[0]
+    if nodes is None:
+        yield from ((part, part, part) for part in _parts(plan, size))
+        return
+    parts = list(_parts(plan, len(nodes))) or [slice(0, 0)]
+    starts = [0, *(int(nodes[part.start]) for part in parts[1:]), size]
+    for part, start, stop in zip(parts, starts[:-1], starts[1:], strict=True):
+        yield part, nodes[part], slice(start, stop)
 
 
 def _parts(plan: _Plan, size: int) -> Iterator[slice]:
@@ -304,7 +322,7 @@ def _put(x: Tensor, nodes: Tensor | slice, rows: Tensor) -> None:
     if isinstance(nodes, slice):
         x[nodes] = rows
     else:
-        x.index_copy_(0, nodes, rows)
+        put_rows(x, nodes, rows)
 
 
 class _Shelf:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from graphrec.layers.put_rows import put_rows
+
 _BLOCK = 1 << 14  # rows that are brought up to date at a time where all are
 
 
@@ -212,9 +214,9 @@ class RowAdam(torch.optim.Optimizer):
 
     def _write(self, parameter: nn.Parameter, rows: _Rows) -> None:
         state, pending = self.state[parameter], self._pending.get(parameter)
-        parameter.index_copy_(0, rows.index, rows.own)
-        state["exp_avg"].index_copy_(0, rows.index, rows.mean)
-        state["exp_avg_sq"].index_copy_(0, rows.index, rows.square)
+        put_rows(parameter, rows.index, rows.own)
+        put_rows(state["exp_avg"], rows.index, rows.mean)
+        put_rows(state["exp_avg_sq"], rows.index, rows.square)
         if pending is not None:
             pending.last.index_fill_(0, rows.index, rows.step)
 

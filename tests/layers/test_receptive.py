@@ -10,7 +10,7 @@ from graphrec.errors import InputError
 from graphrec.graphs.adjacency import Adjacency
 from graphrec.layers import receptive
 from graphrec.layers.aggregators import KINDS, Aggregator, Kind, aggregate, aggregate_gradients
-from graphrec.layers.dropout import kept_entries
+from graphrec.layers.dropout import dropout_factors, kept_entries, random_words
 
 NODES = 23
 
@@ -112,6 +112,16 @@ def test_kept_entries_are_as_many_as_asked_for() -> None:
     assert kept_entries((3, 5), 0.0, torch.Generator()).all()
     with pytest.raises(InputError, match="dropout"):
         kept_entries((3,), 1.0, torch.Generator())
+
+
+def test_factors_are_those_of_the_kept_entries() -> None:
+    for p in (0.0, 0.1, 0.5, 0.999):
+        streams = [torch.Generator().manual_seed(0) for _ in range(2)]
+        kept = kept_entries((200, 301), p, streams[0])
+        words = random_words((200, 301), streams[1])
+        for dtype in (torch.float32, torch.float64, torch.bfloat16):
+            expected = kept.to(torch.float64) * (1 / (1 - p))
+            torch.testing.assert_close(dropout_factors(words, p, dtype), expected.to(dtype))
 
 
 def test_tables_that_do_not_fit_are_refused() -> None:
