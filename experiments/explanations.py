@@ -7,7 +7,8 @@ pair is scored again. First by three orders:
 
 - ``strength``: the model's attention along the path alone, or shares by degree where the model has none;
 - ``estimate``: of the 100 strongest paths, the largest estimate of what the score loses, nothing measured;
-- ``effect``: what ``explain`` shows: the largest measured drop among the first of both orders.
+- ``effect``: the largest measured drop among the first ten of both orders; what ``explain`` shows first, which measures
+  a few more, costs as much or more.
 
 Beside each stand the drops for control triples of the same relations and of the most alike degrees: one draw elsewhere
 in the graph, and one at the item itself. ``effect`` picks the largest of several measured drops, so that a single draw

@@ -39,6 +39,12 @@ def parser() -> Parser:
     )
     shape.add_argument("--candidates", type=int, default=100, help="how many of the strongest paths effect looks at")
     shape.add_argument(
+        "--alike",
+        type=int,
+        default=3,
+        help="for effect: after so many paths that reach the item by the same triple, more of them come last; 0: never",
+    )
+    shape.add_argument(
         "--controls",
         type=int,
         default=5,
@@ -83,6 +89,7 @@ def run(arguments: Sequence[str]) -> int:
         max_length=options.max_length,
         order=options.order,
         candidates=options.candidates,
+        alike=options.alike,
         controls=options.controls,
         interactions=options.interactions,
         by=options.by,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -40,6 +41,7 @@ def explain(
     max_length: int = 3,
     order: Order = "effect",
     candidates: int = 100,
+    alike: int = 3,
     controls: int = 5,
     interactions: int = 3,
     by: By = "auto",
@@ -56,8 +58,9 @@ def explain(
     With ``order="effect"`` the strongest paths are candidates. Each gets an estimate of what the score loses without
     it, from the slopes of the score in the weights of its triples and one backward pass for all of them
     (:meth:`Explainer.effects`). The candidates with the largest estimates and the strongest ones, at
-    least ten of each, are measured, and the ``k`` largest measured drops are given, largest first. A model whose score
-    has no slopes in the weights of triples falls back to ``order="strength"``, and the explanation says so.
+    least ten of each, are measured, and the ``k`` largest measured drops are given, largest first but for
+    ``alike``. A model whose score has no slopes in the weights of triples falls back to ``order="strength"``, and the
+    explanation says so.
 
     Args:
         model: a model, a run, a recommender, or the path of a run.
@@ -68,6 +71,9 @@ def explain(
         max_length: edges of a path, the user's interaction included, 2 to 4.
         order: ``effect``: by what the score rests on, as above; ``strength``: the strongest first, whatever they do.
         candidates: how many of the strongest paths ``effect`` looks at.
+        alike: for ``effect``: paths that reach the item by the same triple as so many before them come after the
+            others, for a triple at the item often counts for more than what leads to it; 0: in the order of the drops
+            alone.
         controls: how many times other triples, and others of the user's interactions, are taken out to compare with; 0
             for none.
         interactions: how many interactions of the user to name; 0 for none. See
@@ -89,7 +95,14 @@ def explain(
     else:
         explainer = Explainer(opened, data)
         made = explainer.explain(
-            *ends, k=k, max_length=max_length, order=order, candidates=candidates, controls=controls, seed=seed
+            *ends,
+            k=k,
+            max_length=max_length,
+            order=order,
+            candidates=candidates,
+            alike=alike,
+            controls=controls,
+            seed=seed,
         )
     if interactions < 1:
         return made
@@ -163,6 +176,7 @@ class Explainer:
         max_length: int = 3,
         order: Order = "effect",
         candidates: int = 100,
+        alike: int = 3,
         controls: int = 5,
         seed: int = 0,
     ) -> Explanation:
@@ -171,6 +185,8 @@ class Explainer:
             raise unknown("order of paths", order, ORDERS)
         if order == "effect" and candidates < 1:
             raise InputError(f"candidates must be 1 or more, found {candidates}.")
+        if alike < 0:
+            raise InputError(f"alike must be 0 or more, found {alike}.")
         start, end = self.ends(user, item)
         found = self.paths(user, item, limit=max(candidates, k) if order == "effect" else k, max_length=max_length)
         note = ""
@@ -178,7 +194,9 @@ class Explainer:
         if order == "effect":
             effects, note = self.effects(user, item, found.edges)
         score = self.score(user, item)
-        drops = list(self.measured(user, item, score, found, effects, k).items())[:k]
+        measured = self.measured(user, item, score, found, effects, k, alike)
+        rows = list(measured) if effects is None else self._varied(list(measured), found.edges, alike)
+        drops = [(row, measured[row]) for row in rows[:k]]
         paths = [self._path(found, row, drop, None if effects is None else float(effects[row])) for row, drop in drops]
         taken: list[float] = []
         if drops and controls:
@@ -196,6 +214,7 @@ class Explainer:
             order="strength" if effects is None else "effect",
             order_note=note,
             candidates=len(found),
+            alike=0 if effects is None else alike,
         )
 
     def effects(self, user: int, item: int, edges: Tensor) -> tuple[Tensor | None, str]:
@@ -228,25 +247,41 @@ class Explainer:
         return torch.where(edges >= 0, each[edges.clamp_min(0)], 0.0).sum(1), ""
 
     def measured(
-        self, user: int, item: int, score: float, found: Paths, effects: Tensor | None, k: int
+        self, user: int, item: int, score: float, found: Paths, effects: Tensor | None, k: int, alike: int = 0
     ) -> dict[int, float]:
-        """What the score loses without the paths that come into question, by their rows, in the order to give them.
+        """What the score loses without the paths that come into question, by their rows.
 
         Args:
             user: number.
             item: number.
             score: of the pair.
             found: the candidates, strongest first.
-            effects: (P,) estimates, see :meth:`effects`; None: the ``k`` strongest, by strength.
+            effects: (P,) estimates, see :meth:`effects`; None: the ``k`` strongest, in their order.
             k: how many are wanted. With estimates the ``k`` largest and the ``k`` strongest, at least ten of each, are
-                measured.
+                measured, and given with the largest drop first.
+            alike: as in :func:`explain`; as many are measured again, in the order with such paths at the end.
         """
         most = k if effects is None else max(k, _MEASURED)
         rows = list(range(min(most, len(found))))
         if effects is not None:
-            rows = list(dict.fromkeys([*rows, *torch.argsort(effects, descending=True, stable=True)[:most].tolist()]))
+            largest = torch.argsort(effects, descending=True, stable=True).tolist()
+            varied = self._varied(largest, found.edges, alike)
+            rows = list(dict.fromkeys([*rows, *largest[:most], *varied[:most]]))
         drops = {row: score - self.score(user, item, self.triples_of(found.edges[row])) for row in rows}
         return drops if effects is None else dict(sorted(drops.items(), key=lambda entry: -entry[1]))
+
+    def _varied(self, rows: list[int], edges: Tensor, alike: int) -> list[int]:
+        """Rows of paths, with those at the end that reach the item by the same triple as ``alike`` before them."""
+        if not alike:
+            return rows
+        last = edges.gather(1, (edges >= 0).sum(1, keepdim=True) - 1)[:, 0]
+        triples = list(zip(self.graph.edge_type[last].tolist(), self.graph.position[last].tolist(), strict=True))
+        seen: Counter[tuple[int, int]] = Counter()
+        first, rest = [], []
+        for row in rows:
+            (first if seen[triples[row]] < alike else rest).append(row)
+            seen[triples[row]] += 1
+        return first + rest
 
     def ends(self, user: int, item: int) -> tuple[int, int]:
         """The nodes of a user and an item in :attr:`graph`."""

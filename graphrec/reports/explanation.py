@@ -182,6 +182,8 @@ class Explanation:
             were measured by deletion and stand by what was measured; ``strength``: strongest first, whatever they do.
         order_note: why it is not the order that was asked for; empty where it is.
         candidates: how many of the strongest paths were looked at.
+        alike: after so many paths that reach the item by the same triple, further ones come after the others; 0: no
+            path has to wait.
     """
 
     user: Node
@@ -196,6 +198,7 @@ class Explanation:
     order: Order = "strength"
     order_note: str = ""
     candidates: int = 0
+    alike: int = 0
 
     def frame(self) -> pd.DataFrame:
         """A row for each path: rank, path, strength, effect, drop."""
@@ -208,10 +211,13 @@ class Explanation:
             return self.order_note
         by = {"attention": "attention", "degree": "shares by degree, for the model has no attention"}[self.strength_by]
         if self.order == "effect":
-            return (
+            said = (
                 f"Of the {self.candidates} strongest paths (strength: {by}), those the score rests on most: picked "
                 "by strength and by the score's slopes in the weights of their triples, ordered by the measured drop."
             )
+            if self.alike:
+                said += f" After {self.alike} that reach the item by the same triple, more of them come last."
+            return said
         said = f"The strongest paths first (strength: {by}), whatever they do to the score."
         return f"{said} {self.order_note}".strip()
 
@@ -240,6 +246,7 @@ class Explanation:
             "order": self.order,
             "order_note": self.order_note,
             "candidates": self.candidates,
+            "alike": self.alike,
             "paths": [
                 {
                     "rank": n,
@@ -288,6 +295,7 @@ class Explanation:
             values["order"],
             values["order_note"],
             int(values["candidates"]),
+            int(values["alike"]),
         )
 
 

@@ -32,7 +32,7 @@ def model(data: RecDataset) -> GraphRecommender:
 
 
 def test_paths_lead_from_the_user_to_the_item(data: RecDataset, model: GraphRecommender) -> None:
-    found = explain(model, data, user=3, item=7, k=5, interactions=0)
+    found = explain(model, data, user=3, item=7, k=5, alike=0, interactions=0)
     assert found.user.id == 3
     assert found.item.id == 7
     assert len(found.paths) == 5
@@ -102,6 +102,21 @@ def test_a_short_list_is_the_beginning_of_a_longer_one(data: RecDataset, model: 
     assert explainer.explain(3, 7, k=2, controls=0).paths == long[:2]
 
 
+def test_paths_by_the_same_triple_come_last(data: RecDataset, model: GraphRecommender) -> None:
+    explainer = Explainer(model, data)
+    alone = explainer.explain(3, 7, k=40, alike=0, controls=0)
+    drops = [path.drop for path in alone.paths]
+    assert drops == sorted(drops, reverse=True)  # type: ignore[type-var]
+    varied = explainer.explain(3, 7, k=40, alike=2, controls=0)
+    assert varied.paths[0] == alone.paths[0] and "After 2 that reach the item" in varied.order_sentence()
+    endings = [path.edges[-1] for path in varied.paths]
+    waiting = [endings[:place].count(ending) >= 2 for place, ending in enumerate(endings)]
+    assert waiting == sorted(waiting) and any(waiting) and not all(waiting)
+    for part in (True, False):
+        own = [path.drop for path, waits in zip(varied.paths, waiting, strict=True) if waits == part]
+        assert own == sorted(own, reverse=True)  # type: ignore[type-var]
+
+
 def test_a_model_without_slopes_says_so(data: RecDataset) -> None:
     model = trained(graphrec.models.CKE(data, dim=8), 1)
     found = explain(model, data, user=3, item=7, k=3, interactions=0)
@@ -168,6 +183,8 @@ def test_what_cannot_be_explained(data: RecDataset, model: GraphRecommender) -> 
         explain(model, data, user=3, item=7, order="length")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="candidates must be 1 or more"):
         explain(model, data, user=3, item=7, candidates=0)
+    with pytest.raises(InputError, match="alike must be 0 or more"):
+        explain(model, data, user=3, item=7, alike=-1)
     with pytest.raises(InputError, match="pass data="):
         explain(model, user=3, item=7)
 
