@@ -21,12 +21,7 @@ from graphrec.layers.reconstruction import Candidates
 from graphrec.models.base import Derived, EdgeWeight, Encoded, GraphInputs, PairBatch, Phase, target_weight
 from graphrec.models.diffkg_presets import PRESETS
 from graphrec.models.diffkg_pruning import PrunedKnowledge, Pruning, Rows
-from graphrec.models.diffkg_views import (
-    Attention,
-    LoopedMatrix,
-    item_rows,
-    summed_layers,
-)
+from graphrec.models.diffkg_views import Attention, LoopedMatrix, item_rows, summed_layers
 from graphrec.models.pairwise import Initialisation
 from graphrec.models.phase_parts import adam
 
@@ -69,6 +64,9 @@ class DiffKG(PrunedKnowledge):
     back: with ``main="pruned"`` it scores with the randomly thinned graph of the last epoch (``thinned_scores``), and
     the last, short batch of an epoch is divided by the size of a whole one (``nominal_divisor``). Its figures are of
     the epoch that is best on the test part.
+
+    On small data the contrast's temperature decides, not the diffusion: for clicks on Last.FM (``music``, one seed) the
+    AUC was .858 without contrast, .856 with τ = 1, and .849 and .773 with τ = .1 and λ_c = .01 and .1.
 
     Args:
         inputs: the dataset or the inputs taken from it, with triples.

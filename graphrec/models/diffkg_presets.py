@@ -1,4 +1,4 @@
-"""The published settings of DiffKG."""
+"""The published settings of DiffKG, and one chosen here."""
 
 from __future__ import annotations
 
@@ -79,5 +79,10 @@ PRESETS: Mapping[str, Preset] = {
         },
         fit={"epochs": 50},
         note=f"The authors' settings for Alibaba-iFashion; {_NOTE}.",
+    ),
+    "music": Preset(
+        model={"dim": 16, "hidden": 64, "temperature": 1.0, "lr": 5e-3, "batch_size": 512},
+        fit={"epochs": 30, "patience": 10},
+        note="For clicks on Last.FM (music), chosen on its validation part: a temperature of .1 costs .08 of AUC there.",
     ),
 }
