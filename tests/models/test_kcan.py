@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 from graphrec import evaluate, fit, randomness
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
+from graphrec.layers.conditional_layer import PreparedNodes
 from graphrec.models import GraphRecommender
 from graphrec.models.base import Batch, PairBatch, TripleBatch
 from graphrec.models.deletion import without_edges
@@ -476,3 +478,26 @@ def test_refresh_is_a_phase_without_parameters() -> None:
     (batch,) = model.phases()[2].batches(0, torch.Generator())
     assert isinstance(batch, Batch)
     assert len(batch) == 0
+
+
+def test_an_evaluation_of_pairs_is_exact_however_few_are_re_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = planted_kg()
+    few, every = make(data, rerank=1), make(data, rerank=None)
+    every.load_state_dict(few.state_dict())
+    asked = []
+    scores = KCAN._pair_scores
+
+    def counted(self: KCAN, prepared: PreparedNodes, users: Tensor, items: Tensor) -> Tensor:
+        asked.append(items.numel())
+        return scores(self, prepared, users, items)
+
+    monkeypatch.setattr(KCAN, "_pair_scores", counted)
+    found = []
+    for model in (few, every):
+        asked.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            found.append(evaluate(model.eval(), data, ks=(1, 5), sampled_negatives=20))
+        assert 0 < sum(asked) <= len(found[-1].protocol.users) * (20 + int(found[-1].protocol.truth.counts().max()))
+    assert dict(found[0]) == dict(found[1])
+    assert torch.equal(found[0].lists, found[1].lists)
