@@ -53,15 +53,14 @@ class KnowledgeRecommender(PairwiseRecommender):
         """Fill the entities' rows, and with ``xavier`` the items' too: its bound is that of one table of both."""
         if self.entity_embedding is None:
             return
-        stream = randomness.generator(self.seed, "initialisation/entity")
-        if init == "xavier":
-            bound = (6 / (self.num_items + self.num_entities + self.dim)) ** 0.5
-            for name, table in (("item", self.item_embedding), ("entity", self.entity_embedding)):
-                nn.init.uniform_(
-                    table, -bound, bound, generator=randomness.generator(self.seed, f"initialisation/{name}")
-                )
-        else:
+        if init != "xavier":
+            stream = randomness.generator(self.seed, "initialisation/entity")
             nn.init.normal_(self.entity_embedding, std=scale, generator=stream)
+            return
+        bound = (6 / (self.num_items + self.num_entities + self.dim)) ** 0.5
+        for name, table in (("item", self.item_embedding), ("entity", self.entity_embedding)):
+            stream = randomness.generator(self.seed, f"initialisation/{name}")
+            nn.init.uniform_(table, -bound, bound, generator=stream)
 
     def tables(self) -> dict[str, Tensor]:
         """The tables that are there, by node type."""
