@@ -87,6 +87,16 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """One more name for a file, or a copy where the file system gives none (another device, no hard links)."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        shutil.copy2(source, target)
+
+
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """Replace a folder atomically.
 

@@ -115,15 +115,34 @@ def write_contents(folder: Path, files: Mapping[str, Content]) -> None:
 
 
 def write_manifest(
-    folder: Path, fingerprint: str, holds: Mapping[str, Sequence[str]], caches: Sequence[Mapping[str, Any]]
+    folder: Path,
+    fingerprint: str,
+    holds: Mapping[str, Sequence[str]],
+    caches: Sequence[Mapping[str, Any]],
+    kept: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """List every file of the folder with its size, its SHA-256 and what it holds."""
+    """List every file of the folder with its size, its SHA-256 and what it holds.
+
+    Args:
+        folder: of the run.
+        fingerprint: of its dataset.
+        holds: by file.
+        caches: see :func:`record_cache`.
+        kept: entries of files that were taken over as they are: they are not read again, so that the SHA-256 stays that
+            of what was once written, whatever has become of the file.
+
+    Raises:
+        InputError: a file that was taken over has another size than its entry says.
+    """
     files = {}
     for file in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
         name = file.relative_to(folder).as_posix()
+        size, known = file.stat().st_size, (kept or {}).get(name)
+        if known is not None and known["size"] != size:
+            raise InputError(f"{name} was changed: {size} bytes, the run's manifest says {known['size']}.")
         files[name] = {
-            "sha256": file_sha256(file),
-            "size": file.stat().st_size,
+            "sha256": file_sha256(file) if known is None else known["sha256"],
+            "size": size,
             "holds": list(holds.get(name, _holds(name))),
         }
     manifest = {

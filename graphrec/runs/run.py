@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -26,7 +25,7 @@ from graphrec.datasets.vocabulary import Vocabulary
 from graphrec.errors import InputError, MissingFileError
 from graphrec.models.base import GraphInputs, GraphRecommender
 from graphrec.runs.devices import known_device
-from graphrec.runs.files import clear_errors, recover, write_folder
+from graphrec.runs.files import clear_errors, link_or_copy, recover, write_folder
 from graphrec.runs.manifest import FORMAT, MANIFEST, SUPERSEDED, Content, record_cache, write_extra, write_manifest
 from graphrec.runs.tensors import load_weights, read_inputs, read_tensors
 
@@ -268,10 +267,16 @@ class Run:
     ) -> Run:
         """The run with files added, replaced or removed; the folder changes in one step.
 
+        Other files are linked, not copied, where the file system can, and keep their entries in the manifest: one that
+        was changed on the disk meanwhile is still found by :meth:`verify`, here already where its size tells.
+
         Args:
             files: by name within the run: the content, or the path of a file to copy.
             holds: what each holds, for the manifest; known names have a default.
             remove: names of files that go.
+
+        Raises:
+            InputError: a file that stays has not the size that the manifest says, or the folder cannot be written.
         """
         with clear_errors(self.path, "run", "It is as it was."):
             write_folder(self.path, lambda folder: self._fill(folder, files, holds or {}, remove))
@@ -301,10 +306,11 @@ class Run:
         for name in self.files:
             if name not in files and name not in remove:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(self.path / name, folder / name)
+                link_or_copy(self.path / name, folder / name)
         extra = {name: entry["holds"] for name, entry in self.files.items()}
         write_extra(folder, files)
-        write_manifest(folder, self.fingerprint, {**extra, **holds}, self.manifest.get("caches", []))
+        kept = {name: entry for name, entry in self.files.items() if name not in files}
+        write_manifest(folder, self.fingerprint, {**extra, **holds}, self.manifest.get("caches", []), kept)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, model={self.config.get('model')!r}, status={self.config.get('status')!r})"

@@ -31,7 +31,7 @@ from graphrec.unlearning.methods.retrain import Retrain
 from graphrec.unlearning.page import forgetting_page
 from graphrec.unlearning.request import ForgetRequest
 from graphrec.unlearning.resolve import Resolved, compacted, counts, kept_nodes, remaining
-from graphrec.unlearning.scanner import Scan, scan
+from graphrec.unlearning.scanner import Scan, scan, scan_further
 from graphrec.unlearning.workspace import Workspace
 
 STATE = "state/"
@@ -162,8 +162,9 @@ class Work:
         }
         page = forgetting_page(report, self._page_facts(facts, told, found, about), list(claims.values()))
         staged = staged.add({EVIDENCE: json_bytes(evidence), PAGE: page})
-        found = scan(staged, self.resolved, self.data, before=self.run)
+        found = scan_further(found, staged)
         _check_clean(staged, found)
+        staged.verify()  # what is sealed is what was written and scanned
         entry = {
             "event": "forgotten",
             "request": {"digest": told["digest"], "counts": facts["counts"]},

@@ -8,8 +8,8 @@ name, or that no reader knows, is a finding.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ class Scan:
     findings: tuple[Finding, ...]
     checked: tuple[Checked, ...]
     left: tuple[Finding, ...] = ()
+    under_way: _Scan | None = field(default=None, repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
@@ -136,7 +137,33 @@ def scan(
     for entry in also:
         made.outside(Path(entry), listed=True)
     made.sources()
-    return Scan(tuple(made.notes.findings), tuple(made.notes.checked), tuple(made.notes.left))
+    return made.found()
+
+
+def scan_further(found: Scan, run: Run) -> Scan:
+    """A scan brought up to date after files were added to its run, replaced or taken out.
+
+    Inventory and manifest are looked at again in whole, files whose manifest entry is another than then are read; what
+    has the same entry is held to be the same file, which is for :meth:`graphrec.runs.Run.verify` to say.
+
+    Args:
+        found: of the same folder before.
+        run: as it is now.
+    """
+    made = found.under_way
+    if made is None or made.run.path != run.path:
+        raise InputError("scan_further goes on from a scan of the same run; use scan for another.")
+    changed = {name for name, entry in run.files.items() if made.run.files.get(name) != entry}
+    stale = changed | (made.run.files.keys() - run.files.keys()) | {MANIFEST}
+    if changed & {graphs.SEEN, graphs.OTHERS, models.MODEL}:
+        raise InputError("the graph or the model is another than when the run was scanned; use scan.")
+    kept = [finding for finding in made.notes.findings if finding.where not in stale]
+    again = [entry for entry in made.notes.checked if entry.where not in stale]
+    made.notes = Notes(kept, made.notes.left, again)
+    made.run = made.subject.run = run
+    made.inventory()
+    made.files(changed)
+    return made.found()
 
 
 class _Scan:
@@ -148,6 +175,10 @@ class _Scan:
         self.inputs: GraphInputs | None = None
         self.usable = False
         self.seen: set[Path] = set()
+
+    def found(self) -> Scan:
+        """What was found so far."""
+        return Scan(tuple(self.notes.findings), tuple(self.notes.checked), tuple(self.notes.left), self)
 
     # -- the run's folder ----------------------------------------------------------------------------------------------
 
@@ -166,10 +197,11 @@ class _Scan:
                 self.notes.find("unknown file", name, "the manifest does not say what it holds")
         self.notes.check(MANIFEST, "files of the folder against the manifest")
 
-    def files(self) -> None:
-        """Each file by its reader; graph and model first, because others are compared with them."""
+    def files(self, only: Collection[str] | None = None) -> None:
+        """Each file (or some) by its reader; graph and model first, because others are compared with them."""
         self._read_manifest()
-        there = [name for name in self.run.files if (self.run.path / name).is_file()]
+        named = [name for name in self.run.files if only is None or name in only]
+        there = [name for name in named if (self.run.path / name).is_file()]
         if graphs.SEEN in there and models.MODEL in there:
             self._guarded(graphs.SEEN, self._graph_and_model)
         for name in there:

@@ -19,7 +19,7 @@ from torch_geometric.data import HeteroData
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError, MissingFileError
 from graphrec.models.base import GraphInputs
-from graphrec.runs import FORMAT, Run, as_model, files, write_run
+from graphrec.runs import FORMAT, Run, as_model, files, manifest, write_run
 from graphrec.runs.tensors import load_weights, read_inputs, read_tensors, write_inputs, write_tensors
 from tests.training.tiny import TARGET, TinyCounts, TinyMF, tiny_data
 
@@ -183,6 +183,48 @@ def test_files_can_be_added(run: Run) -> None:
 
 
 # -- whole or absent ---------------------------------------------------------------------------------------------------
+
+
+def test_adding_a_file_reads_and_writes_no_other(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that stay are the same files on the disk, and their entries are not made anew."""
+    weights = (run.path / "model.safetensors").stat().st_ino
+    read: list[str] = []
+    own = manifest.file_sha256
+    monkeypatch.setattr(manifest, "file_sha256", lambda path: read.append(Path(path).name) or own(path))
+    more = run.add({"notes.json": "{}", "metrics.json": "{}"})
+    assert sorted(read) == ["metrics.json", "notes.json"]
+    assert (more.path / "model.safetensors").stat().st_ino == weights
+    assert (more.path / "model.safetensors").stat().st_nlink == 1, "the folder before is gone"
+    assert {name: entry for name, entry in more.files.items() if name in run.files and name != "metrics.json"} == {
+        name: entry for name, entry in run.files.items() if name != "metrics.json"
+    }
+    more.verify()
+
+
+def test_without_hard_links_files_are_copied(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    weights = (run.path / "model.safetensors").stat().st_ino
+    monkeypatch.setattr(os, "link", refuse)
+    more = run.add({"notes.json": "{}"})
+    assert (more.path / "model.safetensors").stat().st_ino != weights
+    more.verify()
+
+
+def test_a_file_that_was_changed_is_not_sealed_anew(run: Run) -> None:
+    """Whatever is added later: the manifest keeps the SHA-256 of what was written, and a change is found."""
+    file = run.path / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    more = run.add({"notes.json": "{}"})
+    with pytest.raises(InputError, match=r"model\.safetensors was changed"):
+        more.verify()
+    file.write_bytes(content + b"x")
+    with pytest.raises(InputError, match=r"model\.safetensors was changed"):
+        more.add({"more.json": "{}"})
+    assert "more.json" not in Run(run.path).files
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])

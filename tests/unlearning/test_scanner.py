@@ -39,7 +39,7 @@ from graphrec.training.options import FitOptions
 from graphrec.unlearning import audit
 from graphrec.unlearning.request import ForgetRequest
 from graphrec.unlearning.resolve import Resolved, compacted
-from graphrec.unlearning.scanner import Scan, lines_of, scan
+from graphrec.unlearning.scanner import Scan, lines_of, scan, scan_further
 from tests.models.planted import planted
 from tests.models.planted_kg import planted_kg
 from tests.unlearning.forgotten import GONE_ITEM, GONE_NAME, GONE_USER, World, world
@@ -650,3 +650,22 @@ def test_bad_questions(films_world: World, tmp_path: Path) -> None:
     nothing = Resolved(films_world.data.fingerprint)
     assert scan(films_world.before, nothing, films_world.data, films_world.before).ok
     yaml.safe_load((films_world.after.path / "config.yaml").read_text())
+
+
+def test_a_scan_goes_on_with_what_was_added(spoiled: Spoiled) -> None:
+    """Files that were added or replaced are read, and no others; what is found is what a whole scan finds."""
+    of = spoiled.world
+    first = scan(spoiled.run, of.resolved, of.data, before=of.before)
+    assert first.ok
+    run = spoiled.run.add({"forgetting.json": json.dumps({"users": [GONE_USER]}), "metrics.json": "{}"})
+    found, whole = scan_further(first, run), scan(run, of.resolved, of.data, before=of.before)
+    assert found.findings == whole.findings and {entry.where for entry in found.findings} == {"forgetting.json"}
+    assert sorted(map(str, found.checked)) == sorted(map(str, whole.checked)) and found.left == whole.left
+    run = run.add({}, remove=("forgetting.json",))
+    assert scan_further(found, run).ok
+    (run.path / "stray.txt").write_text("something")
+    assert [entry.kind for entry in scan_further(found, run).findings] == ["unlisted file"]
+    with pytest.raises(InputError, match="same run"):
+        scan_further(first, of.before)
+    with pytest.raises(InputError, match="graph or the model is another"):
+        scan_further(first, run.add({"model.safetensors": of.before.path / "model.safetensors"}))
