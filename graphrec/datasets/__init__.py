@@ -10,6 +10,7 @@ from graphrec.datasets.leaks import RelationLeak, relation_leaks
 from graphrec.datasets.load import load
 from graphrec.datasets.notes import Note
 from graphrec.datasets.pairs import Pairs
+from graphrec.datasets.pykeen import from_pykeen, to_pykeen
 from graphrec.datasets.split_files import load_split, save_split
 from graphrec.datasets.splits import Split, parse_split
 from graphrec.datasets.tables import PARTS, EdgeTable, EdgeType
@@ -29,6 +30,7 @@ __all__ = [
     "RelationLeak",
     "Split",
     "Vocabulary",
+    "from_pykeen",
     "from_table",
     "kg_from_table",
     "load",
@@ -40,5 +42,6 @@ __all__ = [
     "relation_leaks",
     "save_dataset",
     "save_split",
+    "to_pykeen",
     "write_triples",
 ]

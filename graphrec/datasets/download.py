@@ -36,7 +36,8 @@ def download(entry: Entry, folder: Path) -> Path:
     if not entry.downloadable:
         raise MissingFileError(
             f"dataset {entry.name!r} is not at hand, and cannot be downloaded by its terms or form. "
-            f"{entry.manual(folder)}"
+            f"{entry.manual(folder)} If it is on this machine: root= (--root) or $GRAPHREC_DATA is the folder that "
+            f"holds {entry.name}."
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

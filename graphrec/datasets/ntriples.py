@@ -32,6 +32,8 @@ _QUOTED = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b"
 _IN_IRI = re.compile(r"[\x00-\x20<>\"{}|^`\\]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 _EXPECTED = "Expected: <subject> <predicate> <object> ."
+BASE = "urn:graphrec:"
+"""What makes an IRI of a name."""
 
 
 def read_ntriples(path: Path) -> tuple[pa.Array, pa.Array, pa.Array]:
@@ -119,7 +121,7 @@ def _unescaped(term: str) -> str:
 
 
 def write_ntriples(
-    path: Path, head: Sequence[str], relation: Sequence[str], tail: Sequence[str], base: str = "urn:graphrec:"
+    path: Path, head: Sequence[str], relation: Sequence[str], tail: Sequence[str], base: str = BASE
 ) -> None:
     """Write triples as N-Triples, such that :func:`read_ntriples` gives the same terms back.
 

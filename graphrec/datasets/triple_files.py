@@ -16,7 +16,7 @@ from graphrec.datasets.adapters.delimited import Column, table
 from graphrec.datasets.adapters.parsing import first_line
 from graphrec.datasets.frames import from_table
 from graphrec.datasets.knowledge import KnowledgeGraph, SelfLoops
-from graphrec.datasets.ntriples import read_ntriples, write_ntriples
+from graphrec.datasets.ntriples import BASE, read_ntriples, write_ntriples
 from graphrec.errors import InputError, MissingFileError, unknown
 
 FORMATS = ("tsv", "ntriples", "ogb", "parquet")
@@ -31,6 +31,7 @@ def read_triples(
     link: Mapping[str, Any] | str | os.PathLike[str] | None = None,
     item_prefix: str | None = None,
     self_loops: SelfLoops = "drop",
+    base: str = BASE,
 ) -> KnowledgeGraph:
     """A knowledge graph from a file or folder of triples.
 
@@ -43,6 +44,7 @@ def read_triples(
             None: an entity with the raw id of an item is that item.
         item_prefix: entities that begin with it are items, the rest being their raw id (``http://shop/item/``).
         self_loops: ``drop`` or ``keep`` triples whose head is their tail; counted.
+        base: what made IRIs of names where N-Triples were written, taken off again.
 
     Raises:
         InputError: a line that is no triple, an empty name; names file and line.
@@ -63,7 +65,10 @@ def read_triples(
         columns = from_table(path, {name: name for name in ("head", "relation", "tail")})
         made = KnowledgeGraph.from_frame(columns, self_loops=self_loops)
     else:
-        head, relation, tail = read_ntriples(path) if kind == "ntriples" else _read_names(path)
+        if kind == "ntriples":
+            head, relation, tail = (_without_base(terms, base) for terms in read_ntriples(path))
+        else:
+            head, relation, tail = _read_names(path)
         made = KnowledgeGraph.of(head, relation, tail, self_loops=self_loops)
     if item_prefix is not None:
         found = made.entities.filter(pc.starts_with(made.entities, item_prefix)).to_pylist()
@@ -75,6 +80,12 @@ def read_triples(
     if link is not None:
         made = made.with_items(link if isinstance(link, Mapping) else read_link(link))
     return made
+
+
+def _without_base(terms: pa.Array, base: str) -> pa.Array:
+    if not base:
+        return terms
+    return pc.if_else(pc.starts_with(terms, base), pc.utf8_slice_codeunits(terms, len(base)), terms)
 
 
 def _format_of(path: Path) -> str:
@@ -137,7 +148,7 @@ def read_link(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def write_triples(
-    graph: KnowledgeGraph, path: str | os.PathLike[str], *, format: str | None = None, base: str = "urn:graphrec:"
+    graph: KnowledgeGraph, path: str | os.PathLike[str], *, format: str | None = None, base: str = BASE
 ) -> Path:
     """Write a knowledge graph: the opposite of :func:`read_triples`.
 

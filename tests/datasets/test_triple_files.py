@@ -72,6 +72,15 @@ def test_any_terms_go_through_n_triples(tmp_path: Path, rows: list[tuple[str, st
         assert_same(kg, read_triples(write_triples(kg, tmp_path / name), self_loops="keep"))
 
 
+def test_names_come_back_from_n_triples(tmp_path: Path) -> None:
+    kg = KnowledgeGraph.of(["a 1", "b"], ["made by", "x:in"], ["Grün & Co", "x:c"])
+    for base in ("urn:graphrec:", "http://shop/"):
+        path = write_triples(kg, tmp_path / "kg.nt", base=base)
+        assert f"<{base}b> <x:in> <x:c> ." in path.read_text()
+        assert_same(kg, read_triples(path, base=base))
+    assert "http://shop/a 1" in read_triples(path).entities.to_pylist()
+
+
 def test_what_n_triples_may_hold(tmp_path: Path) -> None:
     (tmp_path / "a.nt").write_text(
         f"# a comment\n\n{LINE}"
