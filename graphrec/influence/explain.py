@@ -195,7 +195,11 @@ class Explainer:
             effects, note = self.effects(user, item, found.edges)
         score = self.score(user, item)
         measured = self.measured(user, item, score, found, effects, k, alike)
-        rows = list(measured) if effects is None else self._varied(list(measured), found.edges, alike)
+        rows = list(measured)
+        if effects is not None:
+            # What the score does not rest on is no other reason.
+            costly = [row for row in rows if measured[row] > 0]
+            rows = self._varied(costly, found.edges, alike) + rows[len(costly) :]
         drops = [(row, measured[row]) for row in rows[:k]]
         paths = [self._path(found, row, drop, None if effects is None else float(effects[row])) for row, drop in drops]
         taken: list[float] = []
@@ -277,7 +281,8 @@ class Explainer:
         last = edges.gather(1, (edges >= 0).sum(1, keepdim=True) - 1)[:, 0]
         triples = list(zip(self.graph.edge_type[last].tolist(), self.graph.position[last].tolist(), strict=True))
         seen: Counter[tuple[int, int]] = Counter()
-        first, rest = [], []
+        first: list[int] = []
+        rest: list[int] = []
         for row in rows:
             (first if seen[triples[row]] < alike else rest).append(row)
             seen[triples[row]] += 1
