@@ -392,7 +392,7 @@ def model_items() -> int:
 @pytest.mark.parametrize("name", sorted(DiffKG.presets))
 def test_presets_are_settings_of_the_model(name: str) -> None:
     model = tiny(**DiffKG.presets[name].model)
-    assert model.thinned_scores
+    assert model.thinned_scores == (name != "music")  # a habit of the authors
     assert torch.isfinite(model.score(torch.arange(3))).all()
 
 

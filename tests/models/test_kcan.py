@@ -501,3 +501,9 @@ def test_an_evaluation_of_pairs_is_exact_however_few_are_re_scored(monkeypatch: 
         assert 0 < sum(asked) <= len(found[-1].protocol.users) * (20 + int(found[-1].protocol.truth.counts().max()))
     assert dict(found[0]) == dict(found[1])
     assert torch.equal(found[0].lists, found[1].lists)
+
+
+@pytest.mark.parametrize("name", sorted(KCAN.presets))
+def test_presets_are_settings_of_the_model(name: str) -> None:
+    model = make(**KCAN.presets[name].model)
+    assert torch.isfinite(model.score(torch.arange(3))).all()
