@@ -1,4 +1,4 @@
-r"""Layers of aggregation over a fixed matrix, for the rows of a batch, with a backward pass of its own.
+r"""Layers of aggregation over one matrix, for the rows of a batch, with a backward pass of its own.
 
 .. math:: S^k = \Pi E^k, \qquad E^{k+1} = \mathrm{drop}(\mathrm{aggregate}(E^k, S^k))
 
@@ -24,7 +24,7 @@ from graphrec.graphs.adjacency import Adjacency
 from graphrec.layers.aggregators import Aggregator, Kind, aggregate, aggregate_gradients
 from graphrec.layers.dropout import dropout_factors, random_words
 from graphrec.layers.put_rows import put_rows
-from graphrec.layers.spmm import multiply, spmm
+from graphrec.layers.spmm import listed_values, multiply, products_at_entries, spmm
 
 BLOCK = 4096
 """Rows that are aggregated at a time on the CPU: their intermediate results stay in the cache."""
@@ -38,6 +38,7 @@ def layer_rows(
     *,
     dropout: float = 0.0,
     generator: torch.Generator | None = None,
+    values: Tensor | None = None,
 ) -> list[Tensor]:
     """Some rows of E⁰ and of every layer.
 
@@ -48,9 +49,10 @@ def layer_rows(
         rows: (n,) int64; may name a node more than once. None: all, n = N.
         dropout: share of the entries of each layer's output that are dropped.
         generator: where dropout's draws come from; None: nothing is dropped.
+        values: (L,) of 0 or more in edge-list order, taking the place of the matrix's own.
 
     Returns:
-        K + 1 tensors (n, D_k); differentiable twice in tables and parameters.
+        K + 1 tensors (n, D_k); differentiable twice in tables, parameters and ``values``.
     """
     widths = [table.shape[1] for table in tables]
     if sum(map(len, tables)) != matrix.shape[0] or matrix.shape[0] != matrix.shape[1] or len(set(widths)) != 1:
@@ -61,13 +63,20 @@ def layer_rows(
     if not layers:
         x = torch.cat(list(tables))
         return [x if rows is None else x.index_select(0, rows)]
+    learned = values is not None and values.requires_grad
+    if values is not None:
+        matrix = matrix.with_stored_values(matrix.stored(values.detach()))
     if rows is None:
         picked, index = matrix, torch.arange(matrix.shape[0], device=matrix.device)
         fields: list[Tensor | None] = [None] * len(layers)
     else:
         index, place = torch.unique(rows, return_inverse=True)
-        picked = matrix.row_subset(index, edges=False)
-        fields = receptive_fields(matrix, index, len(layers), picked)
+        picked = matrix.row_subset(index, edges=learned)
+        # The derivative by an entry's value asks for its neighbour even where the value is 0.
+        pattern = matrix.with_stored_values(None) if learned else matrix
+        fields = receptive_fields(
+            pattern, index, len(layers), pattern.row_subset(index, edges=False) if learned else picked
+        )
     words: list[Tensor | None] = [None] * len(layers)
     if dropout and generator is not None:
         sizes = [matrix.shape[0] if nodes is None else len(nodes) for nodes in fields]
@@ -83,8 +92,11 @@ def layer_rows(
         kinds=[layer.kind for layer in layers],
         tables=len(tables),
         counts=[len(each) for each in arguments],
+        learned=learned,
     )
-    outputs = _Rows.apply(plan, *tables, *(tensor for each in arguments for tensor in each))
+    outputs = _Rows.apply(
+        plan, values if learned else None, *tables, *(tensor for each in arguments for tensor in each)
+    )
     return list(outputs) if rows is None else [output.index_select(0, place) for output in outputs]
 
 
@@ -131,6 +143,7 @@ class _Plan:
     kinds: list[Kind]
     tables: int
     counts: list[int]
+    learned: bool
 
     def split(self, tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], list[Sequence[Tensor]]]:
         """Tables, and the parameters of each layer."""
@@ -162,28 +175,37 @@ class _State:
 
 class _Rows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, plan: _Plan, *tensors: Tensor) -> Any:
+    def forward(ctx: Any, plan: _Plan, values: Tensor | None, *tensors: Tensor) -> Any:
         outputs, state = _forward(plan, tensors)
+        ctx.set_materialize_grads(False)
         if any(ctx.needs_input_grad):
             ctx.plan, ctx.state = plan, state
-            ctx.save_for_backward(*tensors)
+            ctx.save_for_backward(values, *tensors)
         else:
-            lent = [] if plan.whole else state.tables[1:]
-            _Shelf(plan.matrix).take_back([*lent, *state.sums[:-1]])
+            _give_back(plan, state)
+            _Shelf(plan.matrix).take_back(state.sums[:-1])
         return tuple(outputs)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        plan, tensors = ctx.plan, ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        plan, (values, *tensors) = ctx.plan, ctx.saved_tensors
         if torch.is_grad_enabled():  # a graph of this pass is wanted: the same by operations that can be recorded
-            outputs = _recorded(plan, tensors)
-            wanted = [tensor for tensor, asked in zip(tensors, ctx.needs_input_grad[1:], strict=True) if asked]
-            found = iter(torch.autograd.grad(outputs, wanted, grads, create_graph=True, allow_unused=True))
+            outputs, given = _recorded(plan, values, tensors), [values, *tensors]
+            wanted = [tensor for tensor, asked in zip(given, ctx.needs_input_grad[1:], strict=True) if asked]
+            reached = [number for number, grad in enumerate(grads) if grad is not None]
+            ends, weights = [outputs[number] for number in reached], [grads[number] for number in reached]
+            found = iter(torch.autograd.grad(ends, wanted, weights, create_graph=True, allow_unused=True))
             return None, *(next(found) if asked else None for asked in ctx.needs_input_grad[1:])
         # What was lent is given back by the first pass; another one through the same graph forms it again.
         state = ctx.state or _forward(plan, tensors)[1]
         ctx.state = None
         return None, *_backward(plan, tensors, state, grads)
+
+
+def _give_back(plan: _Plan, state: _State) -> None:
+    """The layers' tables, but for those that are handed out."""
+    if not plan.whole:
+        _Shelf(plan.matrix).take_back(state.tables[1:])
 
 
 def _forward(plan: _Plan, tensors: Sequence[Tensor]) -> tuple[list[Tensor], _State]:
@@ -213,24 +235,30 @@ def _forward(plan: _Plan, tensors: Sequence[Tensor]) -> tuple[list[Tensor], _Sta
     return outputs, state
 
 
-def _backward(plan: _Plan, tensors: Sequence[Tensor], state: _State, grads: Sequence[Tensor]) -> list[Tensor]:
+def _backward(
+    plan: _Plan, tensors: Sequence[Tensor], state: _State, grads: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """Of the values, the tables and the parameters."""
     tables, arguments = plan.split(tensors)
     shelf, last = _Shelf(plan.matrix), len(arguments) - 1
     own = state.tables[last].index_select(0, plan.index)  # and then its gradient
     to_sums = torch.empty_like(own)
     total = [torch.zeros_like(argument) for argument in arguments[last]]
     for part in _parts(plan, len(own)):
-        grad = plan.drop(last, grads[last + 1][part].clone(), part)
+        to_out = grads[last + 1]
+        grad = own.new_zeros(len(own[part]), arguments[last][1].shape[0]) if to_out is None else to_out[part].clone()
         to_own, to_sums[part], found = aggregate_gradients(
-            plan.kinds[last], own[part], state.sums[last][part], arguments[last], grad
+            plan.kinds[last], own[part], state.sums[last][part], arguments[last], plan.drop(last, grad, part)
         )
-        own[part] = to_own.add_(grads[last][part])
+        own[part] = to_own
         _add(total, found)
-    to_own, to_arguments = own, [total]
+    to_arguments = [total]
+    to_values = _value_gradient(plan, plan.picked, to_sums, state.tables[last], None)
     current = _gradient_table(plan, shelf, state, last)
     back = plan.matrix.transposed if plan.whole else plan.picked.turned()
     multiply(back, to_sums, out=current)
-    current.index_add_(0, plan.index, to_own)
+    _add_rows(plan, current, own)
+    _add_rows(plan, current, grads[last])
     for layer in range(last - 1, -1, -1):
         x, sums, below = state.tables[layer], state.sums[layer], _gradient_table(plan, shelf, state, layer)
         total = [torch.zeros_like(argument) for argument in arguments[layer]]
@@ -248,12 +276,31 @@ def _backward(plan: _Plan, tensors: Sequence[Tensor], state: _State, grads: Sequ
                 _put(table, nodes, rows)
             _add(total, found)
         to_arguments.append(total)
+        to_values = _value_gradient(plan, plan.matrix, sums, x, to_values)
         multiply(plan.matrix.transposed, sums, out=below, add=below)
-        below.index_add_(0, plan.index, grads[layer])
+        _add_rows(plan, below, grads[layer])
         shelf.take_back([current, sums])
         current = below
+    if plan.learned:
+        _give_back(plan, state)
     to_tables = list(current.split([len(table) for table in tables]))
-    return to_tables + [each for found in reversed(to_arguments) for each in found]
+    return [to_values, *to_tables, *(each for found in reversed(to_arguments) for each in found)]
+
+
+def _value_gradient(plan: _Plan, matrix: Adjacency, to_sums: Tensor, x: Tensor, before: Tensor | None) -> Tensor | None:
+    r"""What a layer adds to the gradient of the entries' values, (L,): :math:`\partial S_h \cdot x_t`."""
+    if not plan.learned:
+        return None
+    found = listed_values(matrix, products_at_entries(matrix, to_sums, x))
+    return found if before is None else before.add_(found)
+
+
+def _add_rows(plan: _Plan, table: Tensor, rows: Tensor | None) -> None:
+    """Add to the rows that were asked for."""
+    if rows is not None and plan.whole:
+        table.add_(rows)
+    elif rows is not None:
+        table.index_add_(0, plan.index, rows)
 
 
 def _layer_table(plan: _Plan, shelf: _Shelf, width: int, like: Tensor) -> Tensor:
@@ -266,20 +313,20 @@ def _picked(plan: _Plan, x: Tensor) -> Tensor:
 
 
 def _gradient_table(plan: _Plan, shelf: _Shelf, state: _State, layer: int) -> Tensor:
-    """Where a layer's gradient goes: over the layer itself, but where that was handed out."""
+    """Where a layer's gradient goes: over the layer itself, but where that was handed out or is needed further."""
     table = state.tables[layer]
-    if not plan.whole:
+    if not plan.whole and not plan.learned:
         return table
     return torch.empty_like(table) if layer == 0 else shelf.lend(table.shape[1], table)
 
 
-def _recorded(plan: _Plan, tensors: Sequence[Tensor]) -> list[Tensor]:
+def _recorded(plan: _Plan, values: Tensor | None, tensors: Sequence[Tensor]) -> list[Tensor]:
     """The outputs by operations that autograd records."""
     tables, arguments = plan.split(tensors)
     x = torch.cat(list(tables))
     outputs = [x.index_select(0, plan.index)]
     for layer, parameters in enumerate(arguments):
-        x = aggregate(plan.kinds[layer], x, spmm(plan.matrix, x), parameters)
+        x = aggregate(plan.kinds[layer], x, spmm(plan.matrix, x, values), parameters)
         words, nodes = plan.words[layer], plan.fields[layer]
         if words is not None:
             factor = dropout_factors(words, plan.dropout, x.dtype)

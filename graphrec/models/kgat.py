@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,41 +11,34 @@ from torch.nn import functional
 
 from graphrec import randomness
 from graphrec.datasets.dataset import RecDataset
-from graphrec.errors import InputError, unknown
+from graphrec.errors import InputError
 from graphrec.graphs.adjacency import Adjacency
 from graphrec.graphs.relational import RelationalGraph
-from graphrec.graphs.sampling import sample_negatives
-from graphrec.graphs.triples import corrupted_tails, triple_index, triples_by_head
 from graphrec.layers.aggregators import Aggregator, Kind
-from graphrec.layers.dropout import kept_entries
-from graphrec.layers.kge import SCORERS, TransE, TransH, TripleScorer
+from graphrec.layers.kge import SCORERS
 from graphrec.layers.knowledge_attention import (
-    relation_shares,
-    symmetric_shares,
     translated_logits,
-    uniform_shares,
 )
 from graphrec.layers.losses import squared_norms
 from graphrec.layers.receptive import layer_rows
 from graphrec.layers.relational import edge_softmax, row_sums
-from graphrec.layers.repeated_rows import repeated_rows
 from graphrec.layers.row_adam import RowAdam, RowAdamLink
-from graphrec.layers.spmm import spmm
 from graphrec.models.base import Batch, Derived, EdgeWeight, Encoded, GraphInputs, PairBatch, Phase, Preset, TripleBatch
+from graphrec.models.kgat_batches import pairs_of_users, triples_of_heads
+from graphrec.models.kgat_parts import (
+    SHARES,
+    Attention,
+    SparseUpdates,
+    Translation,
+    check_options,
+    rows_of_nodes,
+    scorer,
+    xavier,
+)
 from graphrec.models.knowledge import KnowledgeRecommender
 from graphrec.models.pairwise import Initialisation, Loss, Pair, Positives
-from graphrec.models.phase_parts import DrawnBatches, adam, once
+from graphrec.models.phase_parts import adam, once
 
-Attention = Literal["static_si", "static_bi", "uniform", "epoch", "layer"]
-Translation = Literal["transr", "transe", "transh", "distmult"]
-SparseUpdates = Literal["deferred", "touched", "off"]
-
-_SHARES: Mapping[str, Callable[[RelationalGraph, Tensor], Tensor]] = {
-    "static_si": relation_shares,
-    "static_bi": symmetric_shares,
-    "uniform": uniform_shares,
-    "epoch": relation_shares,  # until the first refresh, as in the published code and the ports
-}
 # The published code divides the penalty on triples, and counts its batches, by this number whatever the batch is.
 _PUBLISHED_BATCH = 2048
 
@@ -148,19 +141,8 @@ class KGAT(KnowledgeRecommender):
         sparse_updates: SparseUpdates = "deferred",
         seed: int = 0,
     ) -> None:
-        if attention not in (*_SHARES, "layer"):
-            raise unknown("attention", attention, (*_SHARES, "layer"))
-        if kge not in (None, "transr", "transe", "transh", "distmult"):
-            raise unknown("kge", str(kge), ("transr", "transe", "transh", "distmult"))
-        if sparse_updates not in ("deferred", "touched", "off"):
-            raise unknown("sparse_updates", sparse_updates, ("deferred", "touched", "off"))
-        if not 0 <= message_dropout < 1:
-            raise InputError(f"message_dropout must lie in [0, 1), found {message_dropout}.")
-        for name, size in (("triple_batch_size", triple_batch_size), ("triple_batches", triple_batches)):
-            if size is not None and size < 1:
-                raise InputError(f"{name} must be a positive whole number or None, found {size}.")
-        if shared_negatives and distinct_users:
-            raise InputError("shared_negatives needs distinct_users=False: the published batches have their own.")
+        batches = {"triple_batch_size": triple_batch_size, "triple_batches": triple_batches}
+        check_options(attention, kge, sparse_updates, message_dropout, batches, shared_negatives, distinct_users)
         super().__init__(
             inputs,
             dim=dim,
@@ -200,7 +182,7 @@ class KGAT(KnowledgeRecommender):
         )
         self.kge = kge
         # TransE's and TransR's g is a squared distance; without a triples' phase attention keeps its initial matrices.
-        self.scorer = _scorer(kge or "transr")
+        self.scorer = scorer(kge or "transr")
         self.relation_tables = nn.ParameterDict()
         self.layer_matrices = nn.ParameterList()
         if kge is not None or attention in ("epoch", "layer"):
@@ -215,11 +197,11 @@ class KGAT(KnowledgeRecommender):
         stream = randomness.generator(self.seed, "initialisation/relations")
         count = self.knowledge.num_relations
         for name, shape in self.scorer.shapes(count, self.dim, relation_dim).items():
-            self.relation_tables[name] = _xavier(shape, stream)
+            self.relation_tables[name] = xavier(shape, stream)
         if self.attention_kind == "layer":
             width = self.relation_tables["vectors"].shape[1]
             for own in widths[1:-1]:
-                self.layer_matrices.append(_xavier((count, own, width), stream))
+                self.layer_matrices.append(xavier((count, own, width), stream))
 
     def relations(self) -> dict[str, Tensor]:
         """The tables of the relations, by the scorer's names."""
@@ -242,7 +224,7 @@ class KGAT(KnowledgeRecommender):
 
     def _shares(self, weight: Tensor) -> Tensor:
         """Attention that rests on degrees, (E,), with edges weighed."""
-        return _SHARES[self.attention_kind](self.knowledge, weight)
+        return SHARES[self.attention_kind](self.knowledge, weight)
 
     def current_attention(self) -> Tensor:
         """Softmax of the present embeddings' logits over each head's edges, (E,); differentiable."""
@@ -301,28 +283,17 @@ class KGAT(KnowledgeRecommender):
 
     def _layers(self, rows: Tensor | None, edge_weight: EdgeWeight, generator: torch.Generator | None) -> list[Tensor]:
         """Rows (n,) of E⁰ and of each layer's output; all N where ``rows`` is None."""
-        weight = self.knowledge_weight(edge_weight)
-        live = self.attention_kind == "layer"
-        if weight is None and not live:
-            tables = self.tables()
-            return layer_rows(
-                self.matrix(),
-                [tables[name] for name in self.knowledge.order],
-                self.aggregators(),
-                rows,
-                dropout=self.message_dropout,
-                generator=generator,
-            )
-        x = self.node_table()
-        values = None if live else self.edge_values(edge_weight)
-        outputs = [x]
+        weight, graph, tables = self.knowledge_weight(edge_weight), self.knowledge, self.tables()
+        found = [tables[name] for name in graph.order]
+        dropping: dict[str, Any] = {"dropout": self.message_dropout, "generator": generator}
+        if self.attention_kind != "layer":
+            matrix = self.matrix() if weight is None else graph.adjacency
+            values = None if weight is None else self.edge_values(edge_weight)
+            return layer_rows(matrix, found, self.aggregators(), rows, values=values, **dropping)
+        outputs = [torch.cat(found)]
         for number, layer in enumerate(self.aggregators()):
-            shares = self.layer_attention(number, x, weight) if live else values
-            x = layer(x, spmm(self.knowledge.adjacency, x, shares))
-            if generator is not None and self.message_dropout:
-                kept = kept_entries(tuple(x.shape), self.message_dropout, generator)
-                x = x * kept.to(x.dtype) / (1 - self.message_dropout)
-            outputs.append(x)
+            shares = self.layer_attention(number, outputs[-1], weight)
+            outputs.append(layer_rows(graph.adjacency, [outputs[-1]], [layer], values=shares, **dropping)[1])
         return outputs if rows is None else [output.index_select(0, rows) for output in outputs]
 
     def _final(self, rows: Tensor | None, edge_weight: EdgeWeight, generator: torch.Generator | None) -> Tensor:
@@ -351,50 +322,14 @@ class KGAT(KnowledgeRecommender):
         """Pairs of one epoch; see ``distinct_users``."""
         if not self.distinct_users:
             return super().batches(epoch, generator)
-        adj = self.graph_inputs.adjacency()
-        seed = generator.initial_seed()
-
-        def draw(number: int) -> PairBatch:
-            entry = triples_by_head(adj, self.batch_size, seed=seed, batch=number)
-            users = adj.rows()[entry].long()
-            own = randomness.derive(seed, "batch", number)
-            return PairBatch(
-                edge_id=(adj.edge_positions() if adj.edge_id is None else adj.edge_id)[entry],
-                weight=torch.ones(len(entry), device=adj.device),
-                generator=generator,
-                users=users,
-                items=adj.col[entry].long(),
-                negatives=sample_negatives(adj, users, self.num_negatives, seed=own),
-            )
-
-        return DrawnBatches(len(adj) // self.batch_size + 1, draw)
+        return pairs_of_users(self.graph_inputs.adjacency(), self.batch_size, self.num_negatives, generator)
 
     def draw_triples(self, epoch: int, generator: torch.Generator) -> Iterable[TripleBatch]:
         """Triples of one epoch: heads uniformly, one of each head's edges, a corrupted tail."""
-        graph, seed = self.knowledge, generator.initial_seed()
-        index = triple_index(graph)
-        users = graph.nodes(self.graph_inputs.target[0])
+        graph, users = self.knowledge, self.knowledge.nodes(self.graph_inputs.target[0])
         candidates = None if self.corrupt_users else slice(users.stop, graph.num_nodes)
-
-        def draw(number: int) -> TripleBatch:
-            entry = triples_by_head(graph.adjacency, self.triple_batch_size, seed=seed, batch=number)
-            heads, relations = graph.heads()[entry], graph.relation[entry]
-            own = randomness.derive(seed, "batch", number)
-            negatives = corrupted_tails(index, heads, relations, seed=own, candidates=candidates)
-            order = torch.argsort(relations, stable=True)  # each relation's are projected together
-            entry = entry[order]
-            return TripleBatch(
-                edge_id=graph.edge_id[entry],
-                weight=torch.ones(len(entry), device=self.device),
-                generator=generator,
-                heads=heads[order],
-                relations=relations[order],
-                tails=graph.tails()[entry],
-                negatives=negatives[order],
-                edge_type=graph.edge_type[entry],
-            )
-
-        return DrawnBatches(self.triple_batches, draw, self._row_optimiser.flush)
+        finish = self._row_optimiser.flush
+        return triples_of_heads(graph, self.triple_batches, self.triple_batch_size, candidates, generator, finish)
 
     def triple_loss(self, batch: TripleBatch, edge_weight: EdgeWeight = None) -> Mapping[str, Tensor]:
         """The terms ``rank`` and ``reg`` of one batch of triples; see the class."""
@@ -413,18 +348,7 @@ class KGAT(KnowledgeRecommender):
         optimiser = self._row_optimiser.live()
         if optimiser is None or not self.training:
             return functional.embedding(nodes, self.node_table())
-        numbers = repeated_rows(nodes)
-        present = numbers.distinct
-        tables = self.tables()
-        ends = torch.tensor([self.knowledge.nodes(name).stop for name in self.knowledge.order], device=nodes.device)
-        stops = torch.searchsorted(present, ends).tolist()
-        parts = []
-        for name, start, stop in zip(self.knowledge.order, [0, *stops[:-1]], stops, strict=True):
-            table = tables[name]
-            own = present[start:stop] - self.knowledge.nodes(name).start
-            taken = optimiser.rows(table, own) if isinstance(table, nn.Parameter) else table.index_select(0, own)
-            parts.append(taken)
-        return numbers.spread(torch.cat(parts))
+        return rows_of_nodes(self.knowledge, self.tables(), nodes, optimiser)
 
     def refresh(self, batch: Batch) -> Mapping[str, Tensor]:
         """Attention from the present embeddings; :meth:`matrix` follows it."""
@@ -470,18 +394,3 @@ class KGAT(KnowledgeRecommender):
     @torch.no_grad()
     def _attention_again(self) -> Tensor:
         return self.current_attention() if bool(self.refreshed) else self._shares(torch.ones_like(self.attention))
-
-
-def _scorer(name: Translation) -> TripleScorer:
-    if name == "transe":
-        return TransE(distance="squared")
-    if name == "transh":
-        return TransH(distance="squared")
-    return SCORERS[name]()
-
-
-def _xavier(shape: Sequence[int], generator: torch.Generator) -> nn.Parameter:
-    """Xavier-uniform, matrices of all relations as one tensor: bound √(6 / (R' (D + K))), as in the published code."""
-    table = torch.empty(*shape)
-    fan = (shape[0] if len(shape) == 3 else 1) * (shape[-2] + shape[-1])
-    return nn.Parameter(table.uniform_(-((6 / fan) ** 0.5), (6 / fan) ** 0.5, generator=generator))

@@ -30,7 +30,6 @@ from graphrec.layers.kge import Tables, TransR
 from graphrec.layers.knowledge_attention import relation_shares, translated_logits
 from graphrec.layers.receptive import layer_rows
 from graphrec.layers.relational import edge_softmax
-from graphrec.layers.spmm import spmm
 from graphrec.models.base import Phase
 from graphrec.models.kgat import KGAT
 
@@ -251,10 +250,7 @@ def _propagation(
         if not attended:
             return layer_rows(matrix, [x], layers)
         shares = edge_softmax(graph.adjacency, translated_logits(graph, x, TransR(), tables))
-        outputs: list[Tensor] = [x]
-        for layer in layers:
-            outputs.append(layer(outputs[-1], spmm(graph.adjacency, outputs[-1], shares)))
-        return outputs
+        return layer_rows(graph.adjacency, [x], layers, values=shares)
 
     def work() -> None:
         for parameter in parameters:

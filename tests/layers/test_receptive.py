@@ -71,6 +71,44 @@ def test_derivatives_with_dropout(kind: Kind) -> None:
     assert torch.autograd.gradgradcheck(function, tables)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rows", [[3, 20, 3], None])
+def test_values_of_entries_have_gradients(kind: Kind, rows: list[int] | None) -> None:
+    """Also those that are 0, whose neighbours no other result depends on."""
+    adj, (tables, layers) = matrix(), world(kind, [4, 3, 2])
+    index = None if rows is None else torch.tensor(rows)
+    values = torch.rand(30, dtype=torch.float64)
+    values[::3] = 0.0
+    values.requires_grad_()
+    dense = torch.zeros(NODES, NODES, dtype=torch.float64)
+    stored = adj.stored(values)
+    dense = dense.index_put((adj.rows().long(), adj.col.long()), stored, accumulate=True)
+    outputs = receptive.layer_rows(adj, tables, layers, index, values=values)
+    x = torch.cat(tables)
+    expected = [x]
+    for layer in layers:
+        x = layer(x, dense @ x)
+        expected.append(x)
+    if index is not None:
+        expected = [x[index] for x in expected]
+    wanted = [values, *tables, *(parameter for layer in layers for parameter in layer.parameters())]
+    for chosen in (slice(None), slice(1, None), slice(0, 2)):  # some outputs may be used by nobody
+        weights = [torch.randn_like(x) for x in expected[chosen]]
+        kept = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+        ours = torch.autograd.grad(outputs[chosen], wanted, weights, **kept)
+        theirs = torch.autograd.grad(expected[chosen], wanted, weights, **kept)
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other)
+
+    def function(given: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        return tuple(receptive.layer_rows(adj, others, layers, index, values=given))
+
+    # Of positive values alone: a receptive field knows no values below 0.
+    positive = values.detach().clamp_min(0.1).requires_grad_()
+    assert torch.autograd.gradcheck(function, (positive, *tables))
+    assert torch.autograd.gradgradcheck(function, (positive, *tables))
+
+
 def test_fields_are_what_the_rows_depend_on() -> None:
     adj = matrix(12)
     index = torch.tensor([2, 7])
