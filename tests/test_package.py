@@ -98,6 +98,8 @@ def test_the_readmes_commands_run_as_written(tmp_path: Path) -> None:
     users, items = [n % 40 for n in range(600)], [(n * 7) % 90 for n in range(600)]
     rows = "\n".join(f"u{user},s{item},{n}" for n, (user, item) in enumerate(zip(users, items, strict=True)))
     (tmp_path / "clicks.csv").write_text(f"uid,sku,ts\n{rows}\n", encoding="utf-8")
+    goods = "\n".join(f"s{n},brand {n % 9},genre {n % 4}|genre {n % 5}" for n in range(90))
+    (tmp_path / "catalogue.csv").write_text(f"sku,brand,genres\n{goods}\n", encoding="utf-8")
     (tmp_path / "request.json").write_text('{"users": [5, 17]}', encoding="utf-8")
     lines = shell_lines(ROOT / "README.md")
     assert {line.split()[1] for line in lines} >= {

@@ -36,7 +36,9 @@ def add_dataset_arguments(shape: Parser) -> None:
         "--split",
         type=str | None,
         default=None,
-        help="how to split, as in random:.8,.1,.1 or time:.8,.1,.1 or leave_one_out; none: the dataset's own parts",
+        help="how to split: random:.8,.1,.1 and time:.8,.1,.1 by user, global_time:.8,.1,.1, leave_one_out, "
+        "cold_items:.1,.2 and cold_users:.1,.2 (valid, test), random_pairs:.6,.2,.2 of labelled pairs; none: the "
+        "dataset's own parts",
     )
     group.add_argument(
         "--min-rating", type=float | None, default=None, help="keep interactions rated at least this; none: all"

@@ -107,7 +107,11 @@ def _from_words(kind: type[Split], words: list[str], spec: str) -> Split:
         return GlobalTimeSplit(ratios=values) if _are_ratios(values) else GlobalTimeSplit(at=values)
     if kind in (ColdItems, ColdUsers):
         if len(values) > 2:
-            raise InputError(f"split {spec!r}: expected the fraction for test, or those for valid and test.")
+            name = str(spec).partition(":")[0]
+            raise InputError(
+                f"split {spec!r}: expected the fraction for test ({name}:.2), or those for valid and test "
+                f"({name}:.1,.2)."
+            )
         return kind(values[-1], values[0] if len(values) == 2 else 0.0)
     if kind is HoldOutValid:
         if len(values) != 1:

@@ -245,6 +245,7 @@ def test_string_forms_come_back(spec: str) -> None:
         ("random:0,1", "leave some for train"),
         ("leave_one_out:last", "unknown order of leave_one_out"),
         ("cold_items:1.5", "between 0 and 1"),
+        ("cold_items:.7,.1,.2", r"those for valid and test \(cold_items:.1,.2\)"),
         ("cold_items:.6,.5", "nothing for train"),
         ("valid:.1,.2", "one fraction"),
         ("fixed:x", "fixed:valid=train"),
