@@ -2,11 +2,13 @@
 
 from graphrec.influence.edge import edge_influence
 from graphrec.influence.estimators import Attribution, attribute
-from graphrec.influence.explain import Explainer, Explanation, explain
+from graphrec.influence.explain import explain
+from graphrec.influence.explainer import Explainer
 from graphrec.influence.inverse import Inverse
 from graphrec.influence.noise import SelfInfluence, self_influence, suspicious_edges
 from graphrec.influence.objective import Objective, objective
 from graphrec.influence.removal import Removal, removal, removal_step
+from graphrec.reports.explanation import Explanation
 
 __all__ = [
     "Attribution",
