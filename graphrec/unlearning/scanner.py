@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -27,7 +25,7 @@ from graphrec.training.checkpoint import FILE as CHECKPOINT
 from graphrec.training.resume import training_folder
 from graphrec.unlearning import audit
 from graphrec.unlearning.readers import explanations, exports, graphs, models, pages, tables, tensors, words
-from graphrec.unlearning.readers.findings import Checked, Finding, Notes, some
+from graphrec.unlearning.readers.findings import Checked, Finding, Notes, Scan, lines_of
 from graphrec.unlearning.readers.sought import OldRows, Sought, Subject
 from graphrec.unlearning.resolve import Resolved
 
@@ -47,56 +45,6 @@ _STUMBLES = (
     OSError,
     pa.ArrowException,
 )
-
-
-@dataclass(frozen=True)
-class Scan:
-    """What a scan found.
-
-    Attributes:
-        findings: everything that is not as it should be; nobody's id is in it.
-        checked: what was looked at.
-        left: what lies outside the run and still holds the data: the source it came from, the run before. It is no
-            fault of the run, and as long as it is there the data is not removed from storage.
-    """
-
-    findings: tuple[Finding, ...]
-    checked: tuple[Checked, ...]
-    left: tuple[Finding, ...] = ()
-    under_way: _Scan | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing was found."""
-        return not self.findings
-
-    def of(self, *kinds: str) -> tuple[Finding, ...]:
-        """The findings of some kinds."""
-        return tuple(finding for finding in self.findings if finding.kind in kinds)
-
-    def lines(self) -> list[str]:
-        """The findings, then what is left, a sentence each."""
-        return [str(finding) for finding in self.findings] + [f"still there: {finding}" for finding in self.left]
-
-    def summary(self) -> dict[str, Any]:
-        """Counts, for a log."""
-        kinds = [finding.kind for finding in self.findings]
-        return {
-            "ok": self.ok,
-            "checked": len(self.checked),
-            "in_part": sum(not entry.full for entry in self.checked),
-            "findings": {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},
-            "left": len(self.left),
-        }
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return {
-            "ok": self.ok,
-            "findings": [asdict(finding) for finding in self.findings],
-            "checked": [asdict(entry) for entry in self.checked],
-            "left": [asdict(finding) for finding in self.left],
-        }
 
 
 def scan(
@@ -422,11 +370,4 @@ class _Scan:
         self.notes.left += [Finding("row", "the data's source", line) for line in told]
 
 
-def lines_of(found: Scan) -> list[str]:
-    """What a person reads of a scan: findings, or that there are none; what was checked; what is left."""
-    head = [some(len(found.findings), "finding") if found.findings else "nothing found"]
-    head += [f"  {line}" for line in found.lines()]
-    return head + [f"  looked at {entry}" for entry in found.checked]
-
-
-__all__ = ["Checked", "Finding", "Scan", "lines_of", "scan"]
+__all__ = ["Checked", "Finding", "Scan", "lines_of", "scan", "scan_further"]

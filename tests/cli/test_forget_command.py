@@ -6,9 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from graphrec.cli import main
+from graphrec.datasets import Builder
+from graphrec.datasets.cache import save_dataset
 from tests.models.planted import choices
 
 Call = Callable[..., tuple[int, str, str]]
@@ -136,3 +139,56 @@ def test_what_is_refused(call: Call, tmp_path: Path, words: list[str], pieces: l
     for piece in pieces:
         assert piece in error
     assert not (tmp_path / "new").exists()
+
+
+@pytest.fixture
+def clicks(call: Call, tmp_path: Path) -> Call:
+    """A run on purchases and views with times: the purchases of u from hour 100 u on, each view 50 hours later."""
+    users, items, parts = choices(60, 30, 3, 9, 0.85, 0)
+    frame = pd.DataFrame({"uid": users, "sku": items, "part": parts})
+    frame["hour"] = 100 * frame["uid"] + frame.groupby("uid").cumcount()
+    builder = Builder("clicks")
+    builder.interactions(frame, user="uid", item="sku", behaviour="buy", time="hour", part="part")
+    views = frame.assign(sku=(frame["sku"] + 1) % 30, hour=frame["hour"] + 50)
+    builder.interactions(views, user="uid", item="sku", behaviour="view", time="hour", part="part")
+    builder.target("buy")
+    save_dataset(builder.build(), tmp_path / "clicks")
+    status, _, error = call(
+        *("train", "--model", "LightGCN", "--dataset", "./clicks", "--epochs", "2", "--model.dim", "8", *QUIET),
+        *("--out", "clicked"),
+    )
+    assert status == 0, error
+    return call
+
+
+@pytest.mark.parametrize(
+    ("request_", "counted"),
+    [
+        ({"time": [{"user": 7, "from": 702, "to": 706}]}, {"buy": 4}),
+        ({"time": [{"from": 0, "to": 150}]}, {"buy": 18, "view": 9}),
+        ({"behaviours": [{"behaviour": "view", "user": 7}]}, {"view": 9}),
+        ({"behaviours": ["view"], "pairs": []}, {"view": 540}),
+    ],
+    ids=["hours of a user", "hours of all", "views of a user", "views of all"],
+)
+def test_times_and_behaviours_are_forgotten(
+    clicks: Call, request_: dict[str, object], counted: dict[str, int], tmp_path: Path
+) -> None:
+    """From the request to the verification; times and behaviours are those of the file's rows, in whatever part."""
+    (tmp_path / "asked.json").write_text(json.dumps(request_))
+    asked = ("forget", "clicked", "--request", "asked.json", "--method", "finetune", "--method.epochs", "1")
+    status, out, error = clicks(*asked, "--dry-run", "--json")
+    assert status == 0, error
+    found: dict[str, int] = {}
+    for name, count in json.loads(out)["edges"].items():
+        behaviour = name.split("/")[0].split("__")[1]
+        found[behaviour] = found.get(behaviour, 0) + count
+    assert found == counted
+    options = ("--references", "1", "--budget-share", "1", "--data-out", "left")
+    status, out, error = clicks(*asked, *options, "--out", "new", "--json")
+    assert status == 0, error
+    evidence = json.loads((tmp_path / "new" / "forgetting.json").read_text())
+    levels = {name: claim["level"] for name, claim in evidence["claims"].items()}
+    assert evidence["scan"]["ok"] and levels["training graph"] == "L4" and levels["model"] in ("L1", "L2")
+    status, out, error = clicks("forget", "--verify", "new", "--request", "asked.json", "--before", "clicked")
+    assert status == 0 and "new: verified" in out, out + error

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 Kind = Literal[
     "row",
@@ -94,3 +94,61 @@ class Notes:
 def some(count: int, singular: str, plural: str | None = None) -> str:
     """ "1 row", "3 rows"."""
     return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a scan found.
+
+    Attributes:
+        findings: everything that is not as it should be; nobody's id is in it.
+        checked: what was looked at.
+        left: what lies outside the run and still holds the data: the source it came from, the run before. It is no
+            fault of the run, and as long as it is there the data is not removed from storage.
+        under_way: the scan itself, for who goes on with it.
+    """
+
+    findings: tuple[Finding, ...]
+    checked: tuple[Checked, ...]
+    left: tuple[Finding, ...] = ()
+    under_way: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+    def of(self, *kinds: str) -> tuple[Finding, ...]:
+        """The findings of some kinds."""
+        return tuple(finding for finding in self.findings if finding.kind in kinds)
+
+    def lines(self) -> list[str]:
+        """The findings, then what is left, a sentence each."""
+        return [str(finding) for finding in self.findings] + [f"still there: {finding}" for finding in self.left]
+
+    def summary(self) -> dict[str, Any]:
+        """Counts, for a log."""
+        kinds = [finding.kind for finding in self.findings]
+        return {
+            "ok": self.ok,
+            "checked": len(self.checked),
+            "in_part": sum(not entry.full for entry in self.checked),
+            "findings": {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},
+            "left": len(self.left),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "ok": self.ok,
+            "findings": [asdict(finding) for finding in self.findings],
+            "checked": [asdict(entry) for entry in self.checked],
+            "left": [asdict(finding) for finding in self.left],
+        }
+
+
+def lines_of(found: Scan) -> list[str]:
+    """What a person reads of a scan: findings, or that there are none; what was checked; what is left."""
+    head = [some(len(found.findings), "finding") if found.findings else "nothing found"]
+    head += [f"  {line}" for line in found.lines()]
+    return head + [f"  looked at {entry}" for entry in found.checked]

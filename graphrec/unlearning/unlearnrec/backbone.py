@@ -173,7 +173,7 @@ class Backbone(nn.Module):
                 taken.append(TakenRows((first, second), (user, item), ego, (further_user, further_item)))
                 return (user, item), ego
 
-            model.training_rows = wider  # type: ignore[method-assign]
+            model.training_rows = wider  # type: ignore[method-assign, assignment]
             try:
                 return phase.loss(batch)
             finally:
