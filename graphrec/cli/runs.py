@@ -19,7 +19,9 @@ _NOT_ARGUMENTS = frozenset({"fingerprint", "source", "name", "root", "digests", 
 def existing_run(name: str) -> str:
     """The run's name, refused at once where it is no folder (a typing error is not looked up on the network)."""
     if not name.startswith("hf://") and not Path(name).is_dir():
-        raise MissingFileError(f"{name}: there is no such run folder")
+        stopped = Path(f"{name.rstrip('/')}.training").is_dir()
+        cure = f"; its training was stopped before the end, graphrec train --resume {name} goes on" if stopped else ""
+        raise MissingFileError(f"{name}: there is no such run folder{cure}")
     return name
 
 

@@ -243,6 +243,12 @@ def test_bad_words(
     assert sorted(place.iterdir()) == before
 
 
+def test_a_run_that_was_never_finished_says_how_to_go_on(call: Any, tmp_path: Path) -> None:
+    (tmp_path / "cut.training").mkdir()
+    refused(call("evaluate", tmp_path / "cut"), "no such run folder; its training was stopped", "--resume")
+    assert "--resume" not in call("evaluate", tmp_path / "none").error
+
+
 def test_unknown_key_of_a_config_file(call: Any, place: Path) -> None:
     file = place / "mine.yaml"
     file.write_text("model: {name: LightGCN, dim: 4}\ndataset: clicks.csv\nepoch: 3\n")
