@@ -71,7 +71,8 @@ def linear_propagation_rows(
 
     The last layer is computed for the rows alone, and the first product of the backward pass meets a right-hand side
     that is zero in all other rows: together about two of the 2 K products of a step less. Between them, tables that
-    are larger than the cache have their rows in an order of their own (:mod:`graphrec.layers.locality`).
+    are larger than the cache have their rows in an order of their own (:mod:`graphrec.layers.locality`). Where at least
+    half as many rows are asked for as there are, all of them are computed: picking them would cost more than it saves.
 
     Args:
         adj: as in :func:`linear_propagation`, and so are users, items, layer_weights and values.
@@ -108,7 +109,8 @@ def propagation_and_ego_rows(
     _check(adj, users, items, layer_weights)
     weights = _as_tensor(layer_weights, users)
     learned = any(given is not None and given.requires_grad for given in (values, adj.values, weights))
-    if learned or len(weights) == 1:
+    most = 2 * (len(user_rows) + len(item_rows)) >= sum(adj.shape)
+    if learned or most or len(weights) == 1:
         final = linear_propagation(adj, users, items, weights, values)
         return (final[0][user_rows], final[1][item_rows]), (users[user_rows], items[item_rows])
     # Tables are moved where that pays: for more than one product, by a matrix that is used again.
