@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from types import FunctionType, ModuleType
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,11 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
+import graphrec
 from graphrec.errors import InputError
 from graphrec.graphs.adjacency import Adjacency
-from graphrec.layers import spmm as module
 from graphrec.layers.spmm import multiply, sddmm, spmm
 from tests.graphs.strategies import bipartite
+
+module = importlib.import_module("graphrec.layers.spmm")
 
 
 def dense_product(edges: Tensor, shape: tuple[int, int], values: Tensor, x: Tensor) -> Tensor:
@@ -168,3 +173,17 @@ def test_cuda_gives_the_same() -> None:
     away = torch.autograd.grad(spmm(adj.to("cuda"), *there).square().sum(), there)
     for left, right in zip(here, away, strict=True):
         assert torch.allclose(left, right.cpu(), rtol=1e-3, atol=1e-2)
+
+
+def test_the_function_is_exported_and_the_module_stays_within_reach() -> None:
+    from graphrec.layers import sddmm as second
+    from graphrec.layers import spmm as first
+
+    assert isinstance(first, FunctionType)
+    assert isinstance(second, FunctionType)
+    assert first is spmm
+    assert second is sddmm
+    assert isinstance(module, ModuleType)
+    assert module.spmm is spmm
+    assert graphrec.layers.spmm is spmm
+    assert "spmm" in graphrec.layers.__all__
