@@ -14,18 +14,17 @@ from graphrec.reports.page import duration
 from graphrec.unlearning.evidence.claims import LEVELS, Claim, claims_of, limited
 from graphrec.unlearning.evidence.report import Report
 from graphrec.unlearning.evidence.sections import (
-    as_share,
     cost_and_bounds,
     distances,
     fairness,
     forgotten_scores,
     four_rows,
     membership_attacks,
-    pairs_table,
     plain_words,
     recovered,
     those_who_stay,
 )
+from graphrec.unlearning.evidence.tables import as_share, pairs_table
 
 _STYLE = """
 .level { display: inline-block; min-width: 2.2rem; text-align: center; border-radius: 4px; padding: 0 6px;

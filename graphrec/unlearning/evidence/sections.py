@@ -1,25 +1,26 @@
-"""The sections of ``forgetting.html`` that show the evidence: tables of the four rows, curves, histograms, cost."""
+"""The sections of ``forgetting.html`` that show the evidence: the four rows, curves, histograms, cost."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from html import escape
 
 from graphrec.reports import svg
 from graphrec.reports.markup import figure, scroll, section
 from graphrec.reports.page import duration
-from graphrec.unlearning.evidence.measures import BEFORE, RETRAINED, ROWS, UNLEARNED, Measure
+from graphrec.unlearning.evidence.measures import BEFORE, RETRAINED, UNLEARNED
 from graphrec.unlearning.evidence.membership import ATTACKS, ONE_SIDED, STRONG, Attack
 from graphrec.unlearning.evidence.report import Report
-
-
-def pairs_table(caption: str, rows: Mapping[str, str]) -> str:
-    """A table of names and values (HTML already); nothing where all values are empty."""
-    body = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{value}</td></tr>' for name, value in rows.items() if value
-    )
-    return f'<table class="settings"><caption>{escape(caption)}</caption><tbody>{body}</tbody></table>' if body else ""
+from graphrec.unlearning.evidence.tables import (
+    SHOWN,
+    as_share,
+    histogram,
+    interval_cell,
+    pairs_table,
+    plain_number,
+    rows_table,
+    words,
+)
 
 
 def plain_words(report: Report) -> list[str]:
@@ -48,53 +49,6 @@ def plain_words(report: Report) -> list[str]:
     return said
 
 
-def as_share(value: float) -> str:
-    """A share in per cent."""
-    return f"{value * 100:.1f} %"
-
-
-def plain_number(value: float) -> str:
-    """Four decimals below 10, so that a column can be read down; never in powers of ten."""
-    if math.isnan(value):
-        return "–"
-    return f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}"
-
-
-def _cell(found: Measure | None, own: bool = False) -> str:
-    classes = "number own" if own else "number"
-    if found is None:
-        return f'<td class="{classes}">–</td>'
-    if found.row == RETRAINED:
-        more = "" if math.isnan(found.sd) else f"<small>± {plain_number(found.sd)}</small>"
-    elif math.isnan(found.gap_sd):
-        more = "" if math.isnan(found.gap) else f"<small>{found.gap:+.4f}</small>"
-    elif abs(found.gap_sd) >= 100:
-        more = f"<small>{'+' if found.gap_sd > 0 else '-'}over 100 sd</small>"
-    else:
-        more = f"<small>{found.gap_sd:+.1f} sd</small>"
-    return f'<td class="{classes}">{plain_number(found.value)}{more}</td>'
-
-
-def _table(report: Report, lines: Mapping[str, tuple[str, str, str]], caption: str) -> str:
-    """A line for each metric, a column for each row of the evidence."""
-    head = "".join(
-        f'<th scope="col" class="number{" own" if row == UNLEARNED else ""}">{escape(row)}</th>' for row in ROWS
-    )
-    body = []
-    for name, (part, metric, group) in lines.items():
-        found = [report.find(part, metric, row, group) for row in ROWS]
-        if any(one is not None for one in found):
-            cells = "".join(_cell(one, row == UNLEARNED) for one, row in zip(found, ROWS, strict=True))
-            body.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
-    if not body:
-        return ""
-    table = (
-        f'<table class="results rows"><caption>{escape(caption)}</caption><thead><tr><th scope="col">Metric</th>{head}'
-        f"</tr></thead><tbody>{''.join(body)}</tbody></table>"
-    )
-    return scroll(caption, table)
-
-
 def _best_attack(report: Report) -> Attack | None:
     tried = [one for one in report.attacks if one.name in ONE_SIDED and not math.isnan(one.auc_before)]
     return max(tried, key=lambda one: one.auc_before, default=None)
@@ -120,7 +74,7 @@ def four_rows(report: Report | None) -> str:
         "aligned distance to a retrained model": ("distance", "representations/aligned", "all"),
     }
     if best is not None:
-        lines[f"membership attack ({_words(best.name)}), AUC"] = ("membership", f"{best.name}/auc", "all")
+        lines[f"membership attack ({words(best.name)}), AUC"] = ("membership", f"{best.name}/auc", "all")
         lines["its true positives at 1 % false ones"] = ("membership", f"{best.name}/tpr@1%", "all")
     caption = (
         "Below each value its gap to the mean of the retrained models, in their standard deviations over seeds (sd); "
@@ -132,28 +86,16 @@ def four_rows(report: Report | None) -> str:
         if not status.startswith("measured")
     )
     missing = f'<ul class="soft">{stated}</ul>' if stated else ""
-    return section("The four rows", f'<div class="card">{_table(report, lines, caption)}{missing}</div>')
-
-
-_SHOWN = (UNLEARNED, BEFORE, RETRAINED)
-
-
-def _histogram(report: Report, name: str, axis: str, caption: str) -> str:
-    found = report.histograms.get(name)
-    if found is None:
-        return ""
-    counts: dict[str, list[float]] = {row: found.counts[row] for row in _SHOWN if row in found.counts}
-    chart = svg.step_histograms(f"Histogram of {axis}", found.edges, counts, axis, "share of interactions")
-    return figure(chart, caption)
+    return section("The four rows", f'<div class="card">{rows_table(report, lines, caption)}{missing}</div>')
 
 
 def forgotten_scores(report: Report | None) -> str:
     """Histograms of the forgotten pairs' scores and places, and of their controls."""
     if report is None or not report.histograms:
         return ""
-    figures = _histogram(
+    figures = histogram(
         report, "score", "score", "<b>Scores of the forgotten interactions</b>, asked of the model without any mask."
-    ) + _histogram(
+    ) + histogram(
         report,
         "rank",
         "share of unseen items that score higher",
@@ -167,17 +109,6 @@ def forgotten_scores(report: Report | None) -> str:
             f"; {report.about['unscorable_pairs']:,} more have no row in some model any more and cannot be asked for"
         )
     return section("Scores of what was forgotten", f'<p class="soft">{more}.</p><div class="row">{figures}</div>')
-
-
-def _interval(found: Measure | None) -> str:
-    if found is None:
-        return '<td class="number">–</td>'
-    ends = "" if math.isnan(found.low) else f"<small>{found.low:.3f} to {found.high:.3f}</small>"
-    return f'<td class="number">{found.value:.3f}{ends}</td>'
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
 
 
 _VERDICTS = {
@@ -199,7 +130,7 @@ def membership_attacks(report: Report | None) -> str:
     figures = ""
     best = _best_attack(report)
     if best is not None:
-        lines = [svg.Series(row, *best.roc[row]) for row in _SHOWN if row in best.roc]
+        lines = [svg.Series(row, *best.roc[row]) for row in SHOWN if row in best.roc]
         lines.append(svg.Series("chance", [0.0, 1.0], [0.0, 1.0]))
         chart = svg.line_chart(
             f"ROC curve of the attack {best.name}",
@@ -209,20 +140,20 @@ def membership_attacks(report: Report | None) -> str:
         )
         figures = figure(
             chart,
-            f"<b>Membership attack</b> “{escape(_words(best.name))}”: {escape(ATTACKS[best.name])}. On the diagonal it "
+            f"<b>Membership attack</b> “{escape(words(best.name))}”: {escape(ATTACKS[best.name])}. On the diagonal it "
             "guesses; the distance between unlearned and retrained is the leak.",
         )
     rows = []
     for one in report.attacks:
         cells = "".join(
-            _interval(report.find("membership", f"{one.name}/auc", row)) for row in (BEFORE, UNLEARNED, RETRAINED)
+            interval_cell(report.find("membership", f"{one.name}/auc", row)) for row in (BEFORE, UNLEARNED, RETRAINED)
         )
         rate = report.find("membership", f"{one.name}/tpr@1%", UNLEARNED)
         leak = "–" if math.isnan(one.leak) else f"{one.leak:+.3f}<small>{one.low:+.3f} to {one.high:+.3f}</small>"
         weak = "unmet" if one.verdict in ("beyond", "too weak") else "met" if one.verdict == "within" else ""
         rows.append(
-            f'<tr><th scope="row" title="{escape(ATTACKS[one.name])}">{escape(_words(one.name))}</th>{cells}'
-            f'{_interval(rate)}<td class="number">{leak}</td><td class="{weak}">{_VERDICTS[one.verdict]}</td></tr>'
+            f'<tr><th scope="row" title="{escape(ATTACKS[one.name])}">{escape(words(one.name))}</th>{cells}'
+            f'{interval_cell(rate)}<td class="number">{leak}</td><td class="{weak}">{_VERDICTS[one.verdict]}</td></tr>'
         )
     names = ("before", "unlearned", "retrained", "TPR at 1 % FPR, unlearned", "leak")
     head = "".join(f'<th scope="col" class="number">{escape(name)}</th>' for name in names)
@@ -233,10 +164,8 @@ def membership_attacks(report: Report | None) -> str:
         f'{STRONG:g} on the model before, or they show nothing.</caption><thead><tr><th scope="col">Attack</th>{head}'
         f'<th scope="col">Finding</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
     )
-    about = "".join(
-        f"<li><b>{escape(_words(one.name))}</b>: {escape(ATTACKS[one.name])}</li>" for one in report.attacks
-    )
-    figures += _histogram(
+    about = "".join(f"<li><b>{escape(words(one.name))}</b>: {escape(ATTACKS[one.name])}</li>" for one in report.attacks)
+    figures += histogram(
         report, "held_out", "score", "<b>Controls</b>: scores of the true interactions that no model was trained on."
     )
     return section(
@@ -280,12 +209,12 @@ def those_who_stay(report: Report | None) -> str:
             lines[f"Recall@{k}, {group}"] = ("utility", f"recall@{k}", group)
             lines[f"NDCG@{k}, {group}"] = ("utility", f"ndcg@{k}", group)
     lines[f"overlap@{k} with the retrained model of the same seed"] = ("lists", f"overlap@{k}", "same seed")
-    table = _table(
+    table = rows_table(
         report, lines,
         "By nearness. own: lost an interaction of theirs; touched: lost one or shares an item with one; near: within "
         "three steps; far: the rest, who should not change beyond the noise of seeds",
     )  # fmt: skip
-    kept = {row: [report.value("utility", f"{name}@{k}", row) for name in ("recall", "ndcg", "mrr")] for row in _SHOWN}
+    kept = {row: [report.value("utility", f"{name}@{k}", row) for name in ("recall", "ndcg", "mrr")] for row in SHOWN}
     measured: dict[str, list[float]] = {
         row: values for row, values in kept.items() if not any(math.isnan(value) for value in values)
     }
@@ -305,7 +234,7 @@ def fairness(report: Report | None) -> str:
         f"NDCG@{k}, the others": ("fairness", f"ndcg@{k}", "inactive"),
         "gap": ("fairness", f"ndcg@{k}/gap", "all"),
     }
-    table = _table(report, lines, "Utility of the most active users beside that of the others (CURE4Rec)")
+    table = rows_table(report, lines, "Utility of the most active users beside that of the others (CURE4Rec)")
     return section("Who pays for it", f'<div class="card">{table}</div>' if table else "")
 
 
@@ -326,7 +255,7 @@ def distances(report: Report | None) -> str:
         "relative residual (0 retraining, 1 doing nothing)": ("distance", "relative_residual", "touched"),
     }
     caption = "Mean over the retrained models; the column retrained is between two of them, the noise of the seed"
-    table = _table(report, lines, caption)
+    table = rows_table(report, lines, caption)
     return section("How far from retraining", f'<div class="card">{table}</div>' if table else "")
 
 
