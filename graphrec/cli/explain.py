@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from graphrec.cli.arguments import Parser
-from graphrec.cli.output import print_json, table
+from graphrec.cli.output import figures, print_json, table
 from graphrec.cli.runs import add_data_arguments, existing_run, run_data
 from graphrec.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 By = Literal["auto", "influence", "deletion"]
 Order = Literal["effect", "strength"]
@@ -28,7 +31,7 @@ def parser() -> Parser:
     shape.add_argument("run", help="a run folder")
     shape.add_argument("--user", type=str, required=True, help="raw id of the user")
     shape.add_argument("--item", type=str, required=True, help="raw id of the item")
-    shape.add_argument("--k", type=int, default=10, help="how many paths")
+    shape.add_argument("--k", type=int, default=10, help="how many paths, 1 or more")
     shape.add_argument("--max-length", type=int, default=3, help="edges of a path, the interaction included: 2 to 4")
     shape.add_argument(
         "--order",
@@ -57,7 +60,8 @@ def parser() -> Parser:
         "--by",
         type=By,
         default="auto",
-        help="how they are ranked: by influence, or by deletion, which is quicker for models without closed forms",
+        help="how they are ranked: by influence (an estimate), by deletion, or by what answers within seconds; "
+        "influence gives way to deletion where the model is too far from a minimum for an estimate",
     )
     shape.add_argument("--seed", type=int, default=0, help="of the choice of what else is taken out")
     shape.add_argument("--out", type=str | None, default=None, help="HTML file to write a page with a picture to")
@@ -74,7 +78,7 @@ def run(arguments: Sequence[str]) -> int:
         raise InputError(f"--out {options.out}: a name ending in .html is expected")
     folder = existing_run(options.run)
     from graphrec.influence import explain
-    from graphrec.influence.page import because_sentence, page
+    from graphrec.influence.page import because_sentence, columns_sentence, page
     from graphrec.reports import add_explanation
     from graphrec.runs import Run
 
@@ -104,21 +108,21 @@ def run(arguments: Sequence[str]) -> int:
         print_json(found.to_dict())
         return 0
     by = f"; strength by {found.strength_by}" if found.strength_by else ""
-    print(f"{found.item} for {found.user}: score {found.score:.4f}, place {found.rank}{by}")
+    print(f"{found.item} for {found.user}: score {found.score:.4g}, place {found.rank}{by}")
     if found.because is not None:
         print(f"\n{found.because.sentence()}")
         if found.because.supports:
-            frame = found.because.frame()
-            print(table(list(frame.columns), frame.itertuples(index=False), list(frame.columns[1:])))
-        print(because_sentence(found.because))
+            _print_measures(found.because.frame(), ["influence", "deleted", "unlearned"])
+        print(f"{because_sentence(found.because)} {columns_sentence(found.because)}".strip())
     if not found.strength_by:
         print("\nThe model reads no knowledge graph: no paths.")
     elif found.paths:
         print()
-        frame = found.frame().assign(strength=[f"{path.strength:.3g}" for path in found.paths])
-        print(table(list(frame.columns), frame.itertuples(index=False), ["strength", "effect", "drop"]))
-        print(found.order_sentence())
-        print(found.control_sentence())
+        _print_measures(found.frame(), ["strength", "effect", "drop"])
+        told = " Effect is an estimate of the drop." if found.paths[0].effect is not None else ""
+        print(f"{found.order_sentence()}{told} A drop is what the score loses without the path's triples.")
+        if found.control_sentence():
+            print(found.control_sentence())
     else:
         print(f"No path of at most {options.max_length} edges joins them through the knowledge graph.")
     for title, shown in found.tables.items():
@@ -132,3 +136,14 @@ def run(arguments: Sequence[str]) -> int:
     if options.report:
         print(f"shown in {opened.path / 'report.html'}")
     return 0
+
+
+def _print_measures(frame: pd.DataFrame, measures: Sequence[str]) -> None:
+    """The table, with three significant digits, and without the measures that nothing has."""
+    import pandas as pd
+
+    kept = [name for name in frame.columns if name not in measures or frame[name].notna().any()]
+    shown = frame[kept].astype(object)
+    for name in set(measures) & set(kept):
+        shown[name] = [figures(None if pd.isna(value) else float(value)) for value in frame[name]]
+    print(table(kept, shown.itertuples(index=False), [name for name in kept if name in measures]))

@@ -42,6 +42,11 @@ def cell(value: Any) -> str:
     return str(value)
 
 
+def figures(value: float | None) -> str:
+    """Three significant digits, so that a small number is not 0; empty for none."""
+    return "" if value is None else f"{value:.3g}"
+
+
 def table(headers: Sequence[str], rows: Iterable[Iterable[Any]], numbers: Iterable[str] = ()) -> str:
     """Rows under their headers in columns.
 

@@ -64,12 +64,17 @@ def explain(
             for none.
         interactions: how many interactions of the user to name; 0 for none. See
             :func:`graphrec.influence.because.because`.
-        by: how they are ranked: by ``influence`` or by ``deletion``, which is quicker for models without closed forms.
+        by: how they are ranked: by ``influence`` or by ``deletion``; ``auto`` takes what answers within seconds, and
+            deletion where the estimate of influence is not to be believed
+            (see :mod:`graphrec.influence.because` and :mod:`graphrec.influence.trust`).
         seed: of the choice of controls.
 
     Raises:
-        InputError: an unknown id or order, or no dataset.
+        InputError: an unknown id or order, a number that is too small, or no dataset.
     """
+    for name, value, least in (("k", k, 1), ("controls", controls, 0), ("interactions", interactions, 0)):
+        if value < least:
+            raise InputError(f"{name} must be {least} or more, found {value}.")
     opened, run = as_model(model)
     if data is None:
         if run is None:

@@ -94,8 +94,9 @@ class Explainer:
             raise unknown("order of paths", order, ORDERS)
         if order == "effect" and candidates < 1:
             raise InputError(f"candidates must be 1 or more, found {candidates}.")
-        if alike < 0:
-            raise InputError(f"alike must be 0 or more, found {alike}.")
+        for name, value, least in (("k", k, 1), ("alike", alike, 0), ("controls", controls, 0)):
+            if value < least:
+                raise InputError(f"{name} must be {least} or more, found {value}.")
         start, end = self.ends(user, item)
         found = self.paths(user, item, limit=max(candidates, k) if order == "effect" else k, max_length=max_length)
         note = ""
@@ -128,6 +129,7 @@ class Explainer:
             order_note=note,
             candidates=len(found),
             alike=0 if effects is None else alike,
+            draws=controls,
         )
 
     def effects(self, user: int, item: int, edges: Tensor) -> tuple[Tensor | None, str]:

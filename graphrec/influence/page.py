@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from graphrec.reports.ego_graph import ego_graph, picture
 from graphrec.reports.explanation import Explanation
-from graphrec.reports.explanation_section import because_sentence, bodies, standing, title
+from graphrec.reports.explanation_section import because_sentence, bodies, columns_sentence, standing, title
 from graphrec.reports.markup import document, section
 
-__all__ = ["because_sentence", "control_sentence", "ego_graph", "page", "picture"]
+__all__ = ["because_sentence", "columns_sentence", "control_sentence", "ego_graph", "page", "picture"]
 
 
 def page(explanation: Explanation) -> str:
@@ -23,5 +23,5 @@ def page(explanation: Explanation) -> str:
 
 
 def control_sentence(explanation: Explanation) -> str:
-    """What the first path's drop is to be compared with."""
+    """What the first path's drop is to be compared with; nothing where no comparison was asked for."""
     return explanation.control_sentence()

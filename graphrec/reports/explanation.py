@@ -93,7 +93,9 @@ class Because:
             the measures that ``supports`` have.
         candidates: how many interactions of the user were ranked.
         interactions: how many the user has.
-        facts: damping, relative_residual, gradient_norm, products, seconds, where there are such.
+        facts: damping, relative_residual, gradient_norm, drift, span, spread, products, seconds, where there are such;
+            see :mod:`graphrec.influence.trust`.
+        note: why candidates were not ranked as asked, or what to keep in mind of the estimates; may be empty.
     """
 
     verb: str
@@ -103,6 +105,7 @@ class Because:
     candidates: int
     interactions: int
     facts: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
 
     def frame(self) -> pd.DataFrame:
         """A row for each interaction: item, influence, deleted, unlearned."""
@@ -136,6 +139,7 @@ class Because:
             ],
             "controls": list(self.controls),
             "facts": dict(self.facts),
+            "note": self.note,
         }
 
     @classmethod
@@ -159,6 +163,7 @@ class Because:
             int(values["candidates"]),
             int(values["interactions"]),
             dict(values["facts"]),
+            str(values.get("note", "")),
         )
 
 
@@ -184,6 +189,7 @@ class Explanation:
         candidates: how many of the strongest paths were looked at.
         alike: after so many paths that reach the item by the same triple, further ones come after the others; 0: no
             path has to wait.
+        draws: how often control triples were to be taken out; 0: never.
     """
 
     user: Node
@@ -199,6 +205,7 @@ class Explanation:
     order_note: str = ""
     candidates: int = 0
     alike: int = 0
+    draws: int = 0
 
     def frame(self) -> pd.DataFrame:
         """A row for each path: rank, path, strength, effect, drop."""
@@ -211,6 +218,8 @@ class Explanation:
             return self.order_note
         by = {"attention": "attention", "degree": "shares by degree, for the model has no attention"}[self.strength_by]
         if self.order == "effect":
+            if self.candidates == 1:
+                return f"The only path that was looked at (strength: {by}), with its measured drop."
             said = (
                 f"Of the {self.candidates} strongest paths (strength: {by}), those the score rests on most: picked "
                 "by strength and by the score's slopes in the weights of their triples, ordered by the measured drop."
@@ -222,13 +231,15 @@ class Explanation:
         return f"{said} {self.order_note}".strip()
 
     def control_sentence(self) -> str:
-        """What the first path's drop is to be compared with."""
-        if not self.controls or not self.paths:
+        """What the first path's drop is to be compared with; nothing where no comparison was asked for."""
+        if not self.paths or not (self.controls or self.draws):
+            return ""
+        if not self.controls:
             return "No control triples were found to compare with."
         mean = sum(self.controls) / len(self.controls)
         return (
             "Taking out other triples of the same relations and of similar degree instead of the first path's costs "
-            f"{mean:.4g} on average ({len(self.controls)} draws)."
+            f"{mean:.3g} on average ({len(self.controls)} {'draws' if len(self.controls) > 1 else 'draw'})."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -247,6 +258,7 @@ class Explanation:
             "order_note": self.order_note,
             "candidates": self.candidates,
             "alike": self.alike,
+            "draws": self.draws,
             "paths": [
                 {
                     "rank": n,
@@ -296,6 +308,7 @@ class Explanation:
             values["order_note"],
             int(values["candidates"]),
             int(values["alike"]),
+            int(values.get("draws", 1)),
         )
 
 

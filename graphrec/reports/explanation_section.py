@@ -73,9 +73,8 @@ def _paths(explanation: Explanation) -> str:
             "strength": [path.strength for path in paths],
         },
     )
-    return (
-        f"{picture(explanation)}<p>{escape(explanation.order_sentence())}</p>{scroll('Paths', table)}"
-        f"<p>{escape(explanation.control_sentence())}</p>"
+    return f"{picture(explanation)}<p>{escape(explanation.order_sentence())}</p>{scroll('Paths', table)}" + (
+        f"<p>{escape(explanation.control_sentence())}</p>" if explanation.control_sentence() else ""
     )
 
 
@@ -85,12 +84,15 @@ def _because(user: Node, found: Because) -> str:
         "training interaction with",
         [(_of(user, one.item), str(one.item)) for one in found.supports],
         {
-            "influence": [one.influence for one in found.supports],
+            "influence (negative: supports)": [one.influence for one in found.supports],
             "score lost when it is deleted": [one.deleted for one in found.supports],
             "score lost after the removal step": [one.unlearned for one in found.supports],
         },
     )
-    return f"<p>{escape(found.sentence())}</p>{scroll('Because', table)}<p>{escape(because_sentence(found))}</p>"
+    return (
+        f"<p>{escape(found.sentence())}</p>{scroll('Because', table)}<p>{escape(because_sentence(found))}</p>"
+        f"<p>{escape(columns_sentence(found))}</p>"
+    )
 
 
 def _measures(name: str, rows: Sequence[tuple[str, str]], columns: Mapping[str, Sequence[float | None]]) -> str:
@@ -126,8 +128,25 @@ def because_sentence(found: Because) -> str:
         )
     if found.controls:
         mean = sum(found.controls) / len(found.controls)
-        text += f" Removing others of them instead costs {mean:.4g} on average ({len(found.controls)} drawn)."
-    return text
+        text += f" Removing others of them instead costs {mean:.3g} on average ({len(found.controls)} drawn)."
+    return f"{text} {found.note}".strip()
+
+
+def columns_sentence(found: Because) -> str:
+    """What the numbers beside the interactions are, and what their signs say; nothing where there are none."""
+    if not found.supports:
+        return ""
+    told = []
+    if any(one.influence is not None for one in found.supports):
+        told.append(
+            "Influence is the estimated score without the interaction less the score: negative where the interaction "
+            "supports the item, positive where it speaks against it."
+        )
+    again = "after solving again" if found.by == "solved again" else "with the same parameters"
+    losses = f"what the score loses when it is deleted ({again})"
+    if any(one.unlearned is not None for one in found.supports):
+        losses += " and when the parameters are moved as if it had not been trained on (unlearned)"
+    return " ".join([*told, f"The other numbers are losses, positive where it supports the item: {losses}."])
 
 
 def _table(name: str, table: pd.DataFrame) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +13,22 @@ import torch
 
 import graphrec
 from graphrec.cli import main
+from graphrec.cli.output import figures
 from graphrec.datasets.dataset import RecDataset
 from graphrec.errors import InputError
 from graphrec.influence import explain
 from graphrec.influence.because import because
-from graphrec.influence.page import page
+from graphrec.influence.converge import converge
+from graphrec.influence.objective import objective
+from graphrec.influence.page import because_sentence, columns_sentence, page
+from graphrec.influence.trust import Trust
 from graphrec.models.base import GraphRecommender
+from graphrec.reports.explanation import Because, Explanation, Node, Support
 from tests.models.conformance import trained
 from tests.models.planted import planted
 from tests.models.planted_kg import planted_kg
+
+BECAUSE = importlib.import_module("graphrec.influence.because")
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +86,7 @@ def test_own_groups_interactions_support_an_item_of_the_group(data: RecDataset, 
 
 
 def test_models_without_propagation_and_closed_forms(data: RecDataset) -> None:
-    factors = trained(graphrec.models.BPRMF(data, dim=8, lr=2e-2), 10)
+    factors = trained(graphrec.models.BPRMF(data, dim=8, lr=2e-2), 60)
     found = because(factors, data, 3, 5, k=2)
     assert found.by == "influence"
     assert [one.deleted for one in found.supports] == [0.0, 0.0]
@@ -158,3 +167,103 @@ def test_the_command_on_a_model_without_a_knowledge_graph(tmp_path: Path, capsys
     assert "Because of the user's training interactions" in printed
     assert supports[0]["item_name"] in printed
     assert "no paths" in printed
+
+
+def test_a_barely_trained_model_is_not_explained_by_influence(data: RecDataset) -> None:
+    barely = trained(graphrec.models.LightGCN(data, dim=8, num_layers=2, lr=1e-3, reg=1e-6), 1)
+    item = best(barely, data, 3)
+    found = because(barely, data, 3, item, k=2, controls=1)
+    assert found.by == "deletion"
+    assert "Not ranked by influence" in found.note
+    assert found.note in because_sentence(found)
+    assert all(one.influence is None and one.unlearned is None for one in found.supports)
+    with pytest.warns(UserWarning, match="not to be believed"):
+        asked = because(barely, data, 3, item, k=2, controls=1, by="influence")
+    assert asked.by == "influence"
+    with torch.no_grad():
+        span = float(np.ptp(barely.score(torch.tensor([3]))[0].numpy()))
+    assert asked.facts["span"] == pytest.approx(span, rel=1e-4)
+    assert abs(asked.facts["drift"]) > span
+    again = Because.from_dict(json.loads(json.dumps(asked.to_dict())))
+    assert again.note == asked.note
+
+
+def test_at_a_minimum_there_is_no_drift(data: RecDataset) -> None:
+    """The same model driven to the last digits of its objective: its estimates are held to be good."""
+    model = trained(graphrec.models.BPRMF(data, dim=4, lr=2e-2, reg=1e-1), 5)
+    made = objective(model, data, terms="rank", num_negatives=1, seed=0)
+    end = converge(
+        made.value, made.gradient, lambda point: made.curvature(point, gauss_newton=False), made.theta, tolerance=1e-4
+    )
+    assert end.converged
+    found = because(made.recommender(end.theta).float(), data, 3, 5, k=2, controls=0)
+    assert found.by == "influence"
+    assert found.note == ""
+    assert abs(found.facts["drift"]) < 1e-2 * found.facts["span"]
+
+
+def test_what_is_refused_and_what_is_cautioned() -> None:
+    good = Trust(drift=0.1, span=8.0, spread=1.5, largest=1.0, residual=1e-3, tolerance=1e-3)
+    assert good.refused() == ""
+    assert good.caution() == ""
+    assert "not solved" in replace(good, residual=0.5).refused()
+    assert "not solved" in replace(good, residual=float("nan")).refused()
+    assert "far from a minimum" in replace(good, drift=-9.0).refused()
+    assert "one interaction" in replace(good, largest=70.9).refused()
+    rough = replace(good, drift=-2.0)
+    assert rough.refused() == ""
+    assert "order" in rough.caution()
+
+
+def test_a_model_built_anew_for_each_deletion_tries_few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BECAUSE, "_DOUBLE_BACKWARD_UP_TO", 10)
+    data = planted_kg()
+    model = trained(graphrec.models.DiffKG(data, dim=8, lr=1e-2), 1)
+    pairs = data.pairs("train")
+    user = int(np.argmax(np.diff(pairs.indptr)))
+    chosen = because(model, data, user, 7, k=1, controls=2)
+    assert chosen.by == "deletion"
+    assert chosen.candidates == 3
+    assert because(model, data, user, 7, k=1, controls=2, by="deletion").candidates > 3
+
+
+def test_large_graphs_are_ranked_by_deletion(data: RecDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = trained(graphrec.models.NGCF(data, dim=8, lr=1e-2), 1)
+    monkeypatch.setattr(BECAUSE, "_DOUBLE_BACKWARD_UP_TO", 10)
+    found = because(model, data, 3, 7, k=2)
+    assert found.by == "deletion"
+    assert found.note == ""
+    factors = trained(graphrec.models.BPRMF(data, dim=8, lr=2e-2), 60)
+    assert because(factors, data, 3, 5, k=1).by == "influence"
+    monkeypatch.setattr(BECAUSE, "_WRITTEN_OUT_UP_TO", 10)
+    assert because(factors, data, 3, 5, k=1).by == "deletion"
+    assert because(factors, data, 3, 5, k=1, by="influence").by == "influence"
+
+
+def test_signs_are_explained_and_small_losses_are_not_zero(data: RecDataset) -> None:
+    node = Node("item", 332, None)
+    one = Because("interacts", "influence", (Support(node, 0, -4.2e-5, 3.1e-6, 5.5e-5),), (), 1, 1)
+    assert "negative where the interaction supports" in columns_sentence(one)
+    assert figures(3.1e-6) == "3.1e-06"
+    assert figures(None) == ""
+    alone = replace(one, by="deletion", supports=(Support(node, 0, None, 0.1, None),))
+    assert "negative" not in columns_sentence(alone)
+    assert columns_sentence(replace(one, supports=())) == ""
+
+
+@pytest.mark.parametrize(("name", "value"), [("k", 0), ("controls", -1), ("interactions", -1)])
+def test_numbers_that_are_too_small(data: RecDataset, model: GraphRecommender, name: str, value: int) -> None:
+    with pytest.raises(InputError, match=f"^{name} must be"):
+        explain(model, data, user=3, item=7, **{name: value})
+
+
+def test_no_comparison_and_a_single_path() -> None:
+    data = planted_kg()
+    model = trained(graphrec.models.KGIN(data, dim=8, lr=1e-2), 1)
+    found = explain(model, data, user=3, item=7, k=1, controls=0, interactions=0)
+    assert found.control_sentence() == ""
+    assert Explanation.from_dict(json.loads(json.dumps(found.to_dict()))).control_sentence() == ""
+    assert "No control triples" in replace(found, draws=5).control_sentence()
+    single = explain(model, data, user=3, item=7, k=1, candidates=1, controls=1, interactions=0)
+    assert "1 strongest paths" not in single.order_sentence()
+    assert "only path" in single.order_sentence()
