@@ -248,15 +248,19 @@ def merge(edge_type: EdgeType, pieces: list[Piece], ids: Ids) -> tuple[tuple[Edg
         column = [_column(piece, name) for piece in pieces]
         lacking = sum(len(piece.row) for piece in pieces if name not in piece.columns)
         if lacking and name in ("rating", "time", "part"):
-            told = {"part": "counted as train", "rating": "without a rating (NaN)", "time": "without a time (NaN)"}
-            notes.append(Note("kept", subject, lacking, told[name]))
+            told = {
+                "part": ("kept as train", "no part is named for them"),
+                "rating": ("kept", "without a rating (NaN)"),
+                "time": ("kept", "without a time (NaN)"),
+            }
+            notes.append(Note(told[name][0], subject, lacking, told[name][1]))
         columns[name] = column[0] if len(column) == 1 else np.concatenate(column)
     if "part" in columns:
         unassigned = columns["part"] < 0
         if unassigned.all():
             del columns["part"]
         elif unassigned.any():
-            notes.append(Note("kept", subject, int(unassigned.sum()), "without a part, counted as train"))
+            notes.append(Note("kept as train", subject, int(unassigned.sum()), "no part is named for them"))
             columns["part"] = np.where(unassigned, 0, columns["part"]).astype(np.int8)
     row = pieces[0].row if len(pieces) == 1 else np.concatenate([piece.row for piece in pieces])
     if not len(row) or int(row.max()) < 2**31:

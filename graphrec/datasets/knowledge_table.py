@@ -69,6 +69,10 @@ class Attribute:
             raise unknown("binning", str(self.binning), ("quantile", "width"))
         if isinstance(self.bins, int) and self.bins < 2:
             raise InputError(f"Attribute({self.relation!r}): {self.bins} bins. Expected at least 2.")
+        if self.min_count is not None and self.min_count < 1:
+            raise InputError(f"Attribute({self.relation!r}): min_count {self.min_count}. Expected at least 1.")
+        if self.max_share is not None and not 0 < self.max_share <= 1:
+            raise InputError(f"Attribute({self.relation!r}): max_share {self.max_share:g}. Expected above 0, up to 1.")
 
 
 def kg_from_table(
@@ -121,11 +125,11 @@ def kg_from_table(
         a1 made_by brand:ACME
         >>> for note in kg.notes:
         ...     print(note)
-        merged 2 spellings of brand: 2 names are left, each the most frequent spelling
-        without 1 rows of tags: null, blank or a word for a missing value
-        merged 1 spellings of tags: 3 names are left, each the most frequent spelling
-        removed 1 rare values of tags: of fewer than 2 items (1 triples)
-        binned 4 values of price: 2 bins by quantile: below 6; 6 and above
+        2 spellings of brand merged: 2 names are left, each the most frequent spelling
+        without: 1 rows of tags, null, blank or a word for a missing value
+        1 spellings of tags merged: 3 names are left, each the most frequent spelling
+        1 rare values of tags removed: of fewer than 2 items (1 triples)
+        4 values of price binned, 2 bins by quantile: below 6; 6 and above
         >>> rows = {"user": ["u", "u", "v", "v"], "item": ["a1", "a2", "a3", "a4"]}
         >>> data = Builder("shop").interactions(rows).build().with_knowledge(kg)
         >>> data.num_nodes["entity"], sorted(data.relations.raw)

@@ -144,7 +144,7 @@ def test_parts_come_from_columns_words_and_calls() -> None:
     builder.interactions({"user": [3], "item": [3]})
     data = builder.build()
     assert data.tables[T].part.tolist() == [0, 2, 1, 2, 1, 2, 0]
-    assert any("counted as train" in note.detail for note in data.notes)
+    assert any("kept as train" in str(note) for note in data.notes)
     with pytest.raises(InputError, match="row 1: part 'tset'"):
         Builder().interactions({"user": [1, 1], "item": [1, 2], "p": ["train", "tset"]}, part="p")
     with pytest.raises(InputError, match="neither a column nor one of train, valid, test"):

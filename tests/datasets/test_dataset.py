@@ -107,7 +107,7 @@ def test_without_keeps_edge_ids_and_shares_no_cache() -> None:
     assert less.rows(T, 3).tolist() == [3]
     assert data.fingerprint == before != less.fingerprint
     assert data.graph()[T].edge_id.tolist() == graph[T].edge_id.tolist()
-    assert str(less.notes[-1]) == "removed 2 user__interacts__item: taken out by edge id"
+    assert str(less.notes[-1]) == "2 interactions removed: taken out by edge id"
     both = data.without({T: [1], ("user", "trusts", "user"): [0]})
     assert len(both.tables[T]) == 6 and both.tables["user", "trusts", "user"].edge_id.tolist() == [1]
     assert data.without([]).fingerprint == before

@@ -82,7 +82,7 @@ def test_a_rating_threshold_is_explicit_and_counted() -> None:
     data = toy()
     filtered = data.filter_rating(4)
     assert filtered.tables[T].edge_id.tolist() == [0, 1, 3, 4]
-    assert str(filtered.notes[-1]) == "removed 3 user__interacts__item: rated below 4"
+    assert str(filtered.notes[-1]) == "3 interactions removed: rated below 4"
     labelled = data.filter_rating(4, as_label=True)
     assert labelled.tables[T].label.tolist() == [1, 1, 0, 1, 1, 0, 0]
     assert labelled.graph()[T].edge_id.tolist() == [0, 1, 3, 4]

@@ -284,3 +284,12 @@ def test_office_supplies_by_their_brands(data_root: Path) -> None:
     builder = Builder("office").interactions({"user": ["u"] * len(source), "item": source.itemID.to_numpy()})
     data = kg.add_to(builder).build()
     assert data.num_items == len(source) and len(data.table("related")) == len(kg)
+
+
+def test_an_attribute_refuses_shares_and_counts_that_mean_nothing() -> None:
+    for share in (2, 0, -0.1):
+        with pytest.raises(InputError, match="max_share"):
+            Attribute("made_by", max_share=share)
+    with pytest.raises(InputError, match="min_count"):
+        Attribute("made_by", min_count=0)
+    assert Attribute("made_by", max_share=1, min_count=1).max_share == 1
