@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from graphrec.cli.arguments import Parser
 from graphrec.cli.output import print_json, table
@@ -56,6 +57,10 @@ def run(arguments: Sequence[str]) -> int:
         raise InputError(f"at least two runs are expected, {len(options.runs)} found")
     for folder in [*options.runs, *([options.baseline] if options.baseline else [])]:
         existing_run(folder)
+    places = [Path(folder).resolve() for folder in options.runs]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            raise InputError(f"{options.runs[number]} is given twice: a run does not differ from itself")
     from graphrec.evaluation import compare
     from graphrec.runs import Run
 

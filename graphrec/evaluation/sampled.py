@@ -37,6 +37,11 @@ def rank_sampled(
     """
     if negatives < 1:
         raise InputError(f"sampled_negatives is {negatives}; draw at least 1, or leave it out for the full ranking.")
+    if negatives > plan.num_items:
+        raise InputError(
+            f"sampled_negatives is {negatives}, more than the {plan.num_items} items that are ranked; draw fewer, or "
+            "leave it out for the full ranking."
+        )
     device, stream = device_of(model), derive(seed, "sampled negatives")
     users, truth = plan.users.to(device), plan.truth.to(device)
     exclude = None if plan.exclude is None else plan.exclude.to(device)

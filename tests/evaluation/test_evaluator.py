@@ -195,6 +195,8 @@ def test_sampled_negatives_warn_and_follow_the_binomial() -> None:
             evaluate(scorer(scores), data, metrics=["auc_user"], sampled_negatives=5)
         with pytest.raises(InputError, match="at least 1"):
             evaluate(scorer(scores), data, sampled_negatives=0)
+        with pytest.raises(InputError, match=f"more than the {items} items"):
+            evaluate(scorer(scores), data, ks=(1,), sampled_negatives=items + 1)
 
 
 def test_groups() -> None:
