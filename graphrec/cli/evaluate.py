@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from graphrec.cli.arguments import Parser
 from graphrec.cli.output import metrics_table, print_json
 from graphrec.cli.runs import add_data_arguments, existing_run, run_data
+
+if TYPE_CHECKING:
+    from graphrec.datasets import RecDataset
 
 
 def parser() -> Parser:
@@ -116,7 +120,7 @@ def run(arguments: Sequence[str]) -> int:
             opened,
             data,
             split=options.split,
-            ks=options.ks,
+            ks=options.ks if any(word.startswith("--ks") for word in arguments) else _lengths(options.ks, data),
             metrics=options.metrics,
             mask=options.mask if options.mask != "run" else trained.get("mask", "train"),
             cold=options.cold,
@@ -126,3 +130,15 @@ def run(arguments: Sequence[str]) -> int:
         ).to_dict()
     print_json(found) if options.json else print(metrics_table(found))
     return 0
+
+
+def _lengths(usual: Sequence[int], data: RecDataset) -> tuple[int, ...]:
+    """The usual lengths of lists without those that are longer than the catalogue; half of it where all are."""
+    from graphrec.training.checks import half_the_catalogue
+
+    kept = tuple(k for k in usual if k <= data.num_items) or (half_the_catalogue(data),)
+    if len(kept) < len(usual):
+        shown = " and ".join(str(k) for k in kept)
+        told = f"lists of {shown} are evaluated, for there are {data.num_items} items (--ks asks for others)"
+        print(f"graphrec: {data.name}: {told}", file=sys.stderr)
+    return kept

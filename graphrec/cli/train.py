@@ -92,6 +92,15 @@ def run(arguments: Sequence[str]) -> int:
         print(f"graphrec: {data.name} has no test part, so nothing is measured; {cure}", file=sys.stderr)
     for note in data.notes:
         print(f"graphrec: {data.name}: {note}", file=sys.stderr)
+    if options.task == "rank" and not _said(recipe.words, "ks"):
+        shortened = _shortened(options.metric, data)
+        if shortened:
+            fit_options["ks"] = (shortened,)
+            print(
+                f"graphrec: {data.name}: lists of {shortened} are evaluated, for there are {data.num_items} items "
+                "(--ks asks for others)",
+                file=sys.stderr,
+            )
     out = options.out or resumed or _free_folder(recipe.model, data)
     from graphrec.training import fit
 
@@ -120,6 +129,21 @@ def _fit_options(options: Any) -> dict[str, Any]:
     checked = FitOptions(**chosen)
     check_metric(checked, checked.select_on)
     return chosen
+
+
+def _said(words: Sequence[str], name: str) -> bool:
+    """Whether an option was typed or stands in a config."""
+    return any(word == f"--{name}" or word.startswith(f"--{name}=") for word in words)
+
+
+def _shortened(metric: str, data: RecDataset) -> int:
+    """Length of the lists where the usual 20 are more than there are items: that of the metric, or half; else 0."""
+    from graphrec.training.checks import half_the_catalogue
+
+    if data.num_items >= 20:
+        return 0
+    length = metric.rpartition("@")[2] if "@" in metric else ""
+    return int(length) if length.isdigit() and 0 < int(length) <= data.num_items else half_the_catalogue(data)
 
 
 def _labelled(options: Any, data: RecDataset) -> RecDataset:

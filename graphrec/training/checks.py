@@ -98,5 +98,15 @@ def check_lists(options: FitOptions, data: RecDataset, parts: Iterable[str]) -> 
     if longest > data.num_items:
         name = "ks" if longest in options.ks else "metric"
         raise InputError(
-            f"{name}: {longest} is larger than the catalogue of {data.num_items} items; choose shorter lists."
+            f"{name}: {longest} is larger than the catalogue of {data.num_items} items; choose shorter lists, as in "
+            + (f"ks={half_the_catalogue(data)}." if name == "ks" else f"metric='auto' or '{_shorter(options, data)}'.")
         )
+
+
+def half_the_catalogue(data: RecDataset) -> int:
+    """A length of lists for a catalogue of fewer than 20 items: a list of all items would find everything."""
+    return max(1, data.num_items // 2)
+
+
+def _shorter(options: FitOptions, data: RecDataset) -> str:
+    return f"{options.metric.partition('@')[0]}@{half_the_catalogue(data)}"

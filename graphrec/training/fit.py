@@ -109,6 +109,8 @@ def fit(
         InputError: an option, the output folder or the dataset is wrong, or training diverged.
         Interrupted: Ctrl-C or SIGTERM came; the run so far was written before (its ``status`` is "interrupted").
     """
+    if metric == "auto" and task == "rank" and max(ks, default=0) <= data.num_items < 20:
+        metric = f"recall@{max(ks, default=1)}"
     options = FitOptions(
         epochs=epochs,
         seed=seed,

@@ -51,7 +51,8 @@ class FitOptions:
     """Part whose metric picks the best epoch: ``valid``, ``test`` (for comparison with papers that did), None for the
     last epoch; ``auto`` is ``valid`` where the data has such a part, else None."""
     metric: str = "auto"
-    """Metric that picks the best epoch; larger is better; ``auto`` is ``recall@20``, or ``auc`` for ``task=ctr``."""
+    """Metric that picks the best epoch; larger is better; ``auto`` is ``recall@20`` (of the longest of
+    ``ks`` where there are fewer than 20 items), or ``auc`` for ``task=ctr``."""
     patience: int | None = None
     """Evaluations without a better value after which training stops; a value that only equals the best is not
     better."""

@@ -226,7 +226,9 @@ def test_recommend(call: Any, place: Path) -> None:
         (["recommend", "run", "--users", "u1", "--device", "gpu"], ["device 'gpu' is none; expected auto, cpu, cuda"]),
         (["recommend", "run", "--users", "u1", "--device", "cuda:99"], ["device='cuda:99'", "GPUs are here"]),
         (["evaluate", "run", "--device", "cuda:99"], ["device='cuda:99'", "GPUs are here"]),
-        (["compare", "run", "run", "--level", "2"], ["level must lie between 0 and 1"]),
+        (["compare", "run", "./run"], ["./run is given twice"]),
+        (["evaluate", "run", "--sampled-negatives", "31", "--ks", "5"], ["31", "30 items"]),
+        (["explain", "run", "--user", "u1", "--item", "s1", "--k", "0"], ["k must be 1 or more, found 0"]),
         (["recommend", "run", "--users", "nobody", "--k", "3"], ["none of the ids is known"]),
         (["recommend", "run", "--all", "--out", "lists.csv"], ["a name ending in .parquet is expected"]),
         (["recommend", "run", "--all", "--out", "clicks.csv/x.parquet"], ["clicks.csv/x.parquet"]),
@@ -334,3 +336,23 @@ def test_two_processes_share_a_training(place: Path, tmp_path: Path) -> None:
     assert done.status == 0, done.error
     assert done.json["run"] == "runs/lightgcn-clicks.csv"
     assert (tmp_path / "runs" / "lightgcn-clicks.csv" / "model.safetensors").is_file()
+
+
+def test_a_catalogue_of_fewer_than_twenty_items(call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_csv(tmp_path / "few.csv", items=15)
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "--model", "BPRMF", "--dataset", "few.csv", "--split", "random:.6,.2,.2", "--epochs", "1"]
+    words += ["--columns", "user=uid,item=sku,time=ts", "--model.dim", "2"]
+    made = call(*words, "--out", "plain", "--json")
+    assert made.status == 0, made.error
+    assert "lists of 7 are evaluated, for there are 15 items" in made.error
+    assert "recall@7" in made.json
+    assert not any(key.endswith("@20") for key in made.json)
+    # One option is enough to ask for others.
+    assert "recall@5" in call(*words, "--out", "five", "--ks", "5", "--json").json
+    assert "recall@4" in call(*words, "--out", "four", "--metric", "recall@4", "--json").json
+    refused(call(*words, "--out", "long", "--ks", "20"), "20 is larger than the catalogue of 15 items", "ks=7")
+    shown = call("evaluate", "plain", "--json")
+    assert "lists of 10 are evaluated" in shown.error
+    assert "recall@10" in shown.json
+    refused(call("evaluate", "plain", "--ks", "20"), "20", "15 items")
