@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
 from graphrec.datasets.knowledge import KnowledgeGraph, SelfLoops
 from graphrec.datasets.tables import PARTS
@@ -25,6 +24,8 @@ def to_pykeen(graph: KnowledgeGraph, part: str | None = None) -> Any:
         InputError: the graph has no such part.
     """
     triples = require("pykeen.triples", "pykeen")
+    import torch  # so that graphrec.datasets is imported without it
+
     rows = graph.triples
     if part is not None:
         if part not in PARTS:
