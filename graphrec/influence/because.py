@@ -220,7 +220,7 @@ class _Subject:
         with torch.no_grad():
             rows = self.model.encoded().items
         own = torch.nn.functional.cosine_similarity(rows[self.store.edge_index[1][self.places]], rows[[self.item]])
-        return self.places[np.argsort(-own.cpu().numpy(), kind="stable")[:most]]
+        return self.places[np.argsort(-own.detach().cpu().numpy(), kind="stable")[:most]]
 
     def support(self, place: int, influence: float | None, deleted: float, unlearned: float | None) -> Support:
         code = int(self.store.edge_index[1, place])

@@ -236,6 +236,8 @@ def test_large_graphs_are_ranked_by_deletion(data: RecDataset, monkeypatch: pyte
     factors = trained(graphrec.models.BPRMF(data, dim=8, lr=2e-2), 60)
     assert because(factors, data, 3, 5, k=1).by == "influence"
     monkeypatch.setattr(BECAUSE, "_WRITTEN_OUT_UP_TO", 10)
+    # The rows of factors are parameters themselves.
+    assert because(factors, data, 3, 5, k=1, most=2).candidates == 2
     assert because(factors, data, 3, 5, k=1).by == "deletion"
     assert because(factors, data, 3, 5, k=1, by="influence").by == "influence"
 
