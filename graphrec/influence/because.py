@@ -161,6 +161,9 @@ def _by_deletion(
     order = np.argsort(-drops, kind="stable")
     supports = [subject.support(candidates[n], None, drops[n], None) for n in order[:k]]
     others = [float(drops[n]) for n in _drawn(order[k:], controls, seed)]
+    if len(drops) and not drops.any():
+        told = "Deletion shows nothing here: with the same parameters the score does not change."
+        note = f"{note} {told}".strip()
     facts = {"seconds": time.perf_counter() - started}
     return _because(subject, how, supports, others, len(candidates), facts, note)
 

@@ -237,7 +237,9 @@ def test_large_graphs_are_ranked_by_deletion(data: RecDataset, monkeypatch: pyte
     assert because(factors, data, 3, 5, k=1).by == "influence"
     monkeypatch.setattr(BECAUSE, "_WRITTEN_OUT_UP_TO", 10)
     # The rows of factors are parameters themselves.
-    assert because(factors, data, 3, 5, k=1, most=2).candidates == 2
+    few = because(factors, data, 3, 5, k=1, most=2)
+    assert few.candidates == 2
+    assert "Deletion shows nothing" in few.note
     assert because(factors, data, 3, 5, k=1).by == "deletion"
     assert because(factors, data, 3, 5, k=1, by="influence").by == "influence"
 
