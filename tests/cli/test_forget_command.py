@@ -128,7 +128,7 @@ def test_methods_are_listed(call: Call) -> None:
         (["run", "--request", "request.json", "--out", "new", "--method", "unlearnrec"], ["--prepare --method"]),
         (["run", "--prepare", "--method", "gif", "--out", "new"], ["needs no preparation"]),
         (["run", "--request", "all.json", "--out", "new"], ["nothing would be left"]),
-        (["--verify", "none"], ["there is no such run folder"]),
+        (["--verify", "nowhere"], ["there is no such run folder"]),
     ],
 )
 def test_what_is_refused(call: Call, tmp_path: Path, words: list[str], pieces: list[str]) -> None:

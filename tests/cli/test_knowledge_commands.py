@@ -42,7 +42,7 @@ def call(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
 def test_train_on_a_catalogue_and_again_by_its_config(call: Call, tmp_path: Path) -> None:
     status, out, error = call(*TRAIN, "--dataset", "shop", *CATALOGUE, "--out", "run")
     assert status == 0, error
-    assert "shop: matched 20 items: 20 of 20 items of the dataset (100.0%)" in error
+    assert "shop: 20 items matched: 20 of 20 items of the dataset (100.0%)" in error
     noted = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["dataset"]
     assert noted["kg"] == "goods.csv" and json.loads(noted["kg_options"]) == {"max_share": 1.0}
     again, other, error = call("train", "--config", "run/config.yaml", "--out", "again", "--report", "false", "--json")
