@@ -17,6 +17,17 @@ class MissingFileError(InputError, FileNotFoundError):
         return ValueError.__str__(self)
 
 
+def check_at_least(least: int, **numbers: float) -> None:
+    """Refuse numbers, by the names of their arguments, that are below ``least``.
+
+    Raises:
+        InputError: the first of them that is.
+    """
+    for name, number in numbers.items():
+        if number < least:
+            raise InputError(f"{name} must be {least} or more, found {number}.")
+
+
 def unknown(kind: str, name: str, choices: Iterable[str]) -> InputError:
     """An :class:`InputError` for a name that is not among ``choices``, with the nearest known one.
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from graphrec.datasets.dataset import RecDataset
-from graphrec.errors import InputError
+from graphrec.errors import InputError, check_at_least
 from graphrec.influence.because import By, because
 from graphrec.influence.explainer import Explainer, place_of
 from graphrec.influence.nodes import code_of, named_node
@@ -72,9 +72,8 @@ def explain(
     Raises:
         InputError: an unknown id or order, a number that is too small, or no dataset.
     """
-    for name, value, least in (("k", k, 1), ("controls", controls, 0), ("interactions", interactions, 0)):
-        if value < least:
-            raise InputError(f"{name} must be {least} or more, found {value}.")
+    check_at_least(1, k=k)
+    check_at_least(0, controls=controls, interactions=interactions)
     opened, run = as_model(model)
     if data is None:
         if run is None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from graphrec.datasets.dataset import RecDataset
-from graphrec.errors import InputError, unknown
+from graphrec.errors import InputError, check_at_least, unknown
 from graphrec.graphs.adjacency import EdgeType
 from graphrec.graphs.relational import RelationalGraph, relational_graph
 from graphrec.influence.effects import Deletions, slopes
@@ -92,11 +92,10 @@ class Explainer:
         """As :func:`graphrec.influence.explain.explain`, for numbers of a user and an item."""
         if order not in ORDERS:
             raise unknown("order of paths", order, ORDERS)
-        if order == "effect" and candidates < 1:
-            raise InputError(f"candidates must be 1 or more, found {candidates}.")
-        for name, value, least in (("k", k, 1), ("alike", alike, 0), ("controls", controls, 0)):
-            if value < least:
-                raise InputError(f"{name} must be {least} or more, found {value}.")
+        if order == "effect":
+            check_at_least(1, candidates=candidates)
+        check_at_least(1, k=k)
+        check_at_least(0, alike=alike, controls=controls)
         start, end = self.ends(user, item)
         found = self.paths(user, item, limit=max(candidates, k) if order == "effect" else k, max_length=max_length)
         note = ""

@@ -74,6 +74,28 @@ class PairBatch(Batch):
     negatives: Tensor
     shared: bool = False
 
+    @classmethod
+    def of(
+        cls,
+        users: Tensor,
+        items: Tensor,
+        edge_id: Tensor,
+        negatives: Tensor,
+        generator: torch.Generator | None = None,
+        *,
+        shared: bool = False,
+    ) -> Self:
+        """A batch of training edges, each of weight 1; users, items and edge_id (B,) int64."""
+        return cls(
+            edge_id=edge_id,
+            weight=torch.ones(len(users), device=users.device),
+            generator=generator,
+            users=users,
+            items=items,
+            negatives=negatives,
+            shared=shared,
+        )
+
     def shard(self, rank: int, world_size: int) -> Self:
         """One process's share; shared negatives stay whole even when there are B of them."""
         part = super().shard(rank, world_size)

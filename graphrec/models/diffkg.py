@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from graphrec import randomness
 from graphrec.datasets.dataset import RecDataset
-from graphrec.errors import InputError, unknown
+from graphrec.errors import InputError, check_at_least, unknown
 from graphrec.graphs.adjacency import Adjacency
 from graphrec.graphs.relational import RelationalGraph
 from graphrec.layers.contrastive import cross_view_contrast
@@ -287,9 +287,7 @@ def _check(given: Mapping[str, Any]) -> None:
     ):
         if given[name] not in words:
             raise unknown(name, given[name], words)
-    for name in ("num_layers", "kg_layers"):
-        if given[name] < 0:
-            raise InputError(f"{name} must be 0 or more, found {given[name]}.")
+    check_at_least(0, num_layers=given["num_layers"], kg_layers=given["kg_layers"])
     if given["max_tails"] is not None and given["max_tails"] < 1:
         raise InputError(f"max_tails must be a positive whole number or None, found {given['max_tails']}.")
     if not 0 <= given["message_dropout"] < 1:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graphrec.datasets.dataset import RecDataset
-from graphrec.errors import InputError
+from graphrec.errors import check_at_least
 from graphrec.graphs.sampling import positive_pairs
 from graphrec.layers.uniformity import alignment, uniformity
 from graphrec.models.base import Batch, Derived, EdgeWeight, Encoded, GraphInputs, PairBatch, Phase, Preset
@@ -90,12 +90,8 @@ class DirectAU(PropagatedRecommender):
         batch_size: int = 1024,
         seed: int = 0,
     ) -> None:
-        if num_layers < 0:
-            raise InputError(f"num_layers must be 0 or more, found {num_layers}.")
-        for name, number in (("uniformity_weight", uniformity_weight), ("weight_decay", weight_decay)):
-            if number < 0:
-                raise InputError(f"{name} must be 0 or more, found {number}.")
         own = {"num_layers": num_layers, "uniformity_weight": uniformity_weight, "weight_decay": weight_decay}
+        check_at_least(0, **own)
         super().__init__(
             inputs,
             dim=dim,
@@ -154,14 +150,8 @@ class DirectAU(PropagatedRecommender):
         )
         for start in range(0, len(users), self.batch_size):
             part = slice(start, start + self.batch_size)
-            yield PairBatch(
-                edge_id=edge_id[part],
-                weight=torch.ones(len(users[part]), device=users.device),
-                generator=generator,
-                users=users[part],
-                items=items[part],
-                negatives=users.new_empty(len(users[part]), 0),
-            )
+            none = users.new_empty(len(users[part]), 0)
+            yield PairBatch.of(users[part], items[part], edge_id[part], none, generator)
 
     def phases(self) -> Sequence[Phase]:
         """One phase, ``pairs``, that trains every parameter with Adam."""

@@ -32,14 +32,9 @@ def pairs_of_users(
         entry = triples_by_head(adj, batch_size, seed=seed, batch=number)
         users = adj.rows()[entry].long()
         own = randomness.derive(seed, "batch", number)
-        return PairBatch(
-            edge_id=(adj.edge_positions() if adj.edge_id is None else adj.edge_id)[entry],
-            weight=torch.ones(len(entry), device=adj.device),
-            generator=generator,
-            users=users,
-            items=adj.col[entry].long(),
-            negatives=sample_negatives(adj, users, num_negatives, seed=own),
-        )
+        edge_id = (adj.edge_positions() if adj.edge_id is None else adj.edge_id)[entry]
+        negatives = sample_negatives(adj, users, num_negatives, seed=own)
+        return PairBatch.of(users, adj.col[entry].long(), edge_id, negatives, generator)
 
     return DrawnBatches(len(adj) // batch_size + 1, draw)
 
@@ -72,16 +67,6 @@ def triples_of_heads(
         own = randomness.derive(seed, "batch", number)
         negatives = corrupted_tails(index, heads, relations, seed=own, candidates=candidates)
         order = torch.argsort(relations, stable=True)
-        entry = entry[order]
-        return TripleBatch(
-            edge_id=graph.edge_id[entry],
-            weight=torch.ones(len(entry), device=heads.device),
-            generator=generator,
-            heads=heads[order],
-            relations=relations[order],
-            tails=graph.tails()[entry],
-            negatives=negatives[order],
-            edge_type=graph.edge_type[entry],
-        )
+        return TripleBatch.of(graph, entry[order], negatives[order], generator)
 
     return DrawnBatches(count, draw, finish)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from graphrec.datasets.dataset import RecDataset
-from graphrec.errors import InputError
+from graphrec.errors import InputError, check_at_least
 from graphrec.graphs.augment import keep_edges
 from graphrec.layers.losses import squared_norms
 from graphrec.layers.propagation import linear_propagation, propagation_and_ego_rows
@@ -123,9 +123,8 @@ class KGCL(TwoViews[KGView], PropagatedRecommender, AttentiveItems):
         batch_size: int = 2048,
         seed: int = 0,
     ) -> None:
-        for name, least, number in (("num_layers", 0, num_layers), ("triple_batch_size", 1, triple_batch_size)):
-            if number < least:
-                raise InputError(f"{name} must be {least} or more, found {number}.")
+        check_at_least(0, num_layers=num_layers)
+        check_at_least(1, triple_batch_size=triple_batch_size)
         shares = {
             "edge_dropout": edge_dropout,
             "knowledge_drop": knowledge_drop,
@@ -137,9 +136,7 @@ class KGCL(TwoViews[KGView], PropagatedRecommender, AttentiveItems):
                 raise InputError(f"{name} must lie in [0, 1), found {share}.")
         if not temperature > 0:
             raise InputError(f"temperature must be positive, found {temperature}.")
-        for name, share in (("contrast_weight", contrast_weight), ("triple_reg", triple_reg)):
-            if share < 0:
-                raise InputError(f"{name} must be 0 or more, found {share}.")
+        check_at_least(0, contrast_weight=contrast_weight, triple_reg=triple_reg)
         super().__init__(
             inputs,
             dim=dim,

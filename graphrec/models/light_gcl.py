@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from graphrec.datasets.dataset import RecDataset
-from graphrec.errors import InputError
+from graphrec.errors import InputError, check_at_least
 from graphrec.layers.contrastive import log_sum_exp
 from graphrec.layers.low_rank import LowRank, low_rank
 from graphrec.layers.propagation import linear_propagation
@@ -118,9 +118,7 @@ class LightGCL(PropagatedRecommender):
         batch_size: int = 4096,
         seed: int = 0,
     ) -> None:
-        for name, size in (("num_layers", num_layers), ("rank", rank)):
-            if size < 1:
-                raise InputError(f"{name} must be 1 or more, found {size}.")
+        check_at_least(1, num_layers=num_layers, rank=rank)
         if not temperature > 0:
             raise InputError(f"temperature must be positive, found {temperature}.")
         if contrast_weight < 0:

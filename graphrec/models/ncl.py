@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from graphrec.datasets.dataset import RecDataset
-from graphrec.errors import InputError
+from graphrec.errors import InputError, check_at_least
 from graphrec.layers.clustering import Clusters, kmeans
 from graphrec.layers.contrastive import info_nce
 from graphrec.layers.layer_rows import sum_and_layer_rows
@@ -151,21 +151,14 @@ class NCL(PropagatedRecommender):
         batch_size: int = 4096,
         seed: int = 0,
     ) -> None:
-        for name, least, size in (
-            ("num_layers", 1, num_layers),
-            ("context_layer", 1, context_layer),
-            ("num_clusters", 1, num_clusters),
-            ("warm_up", 0, warm_up),
-        ):
-            if size < least:
-                raise InputError(f"{name} must be {least} or more, found {size}.")
-        for name, number in (
-            ("structure_weight", structure_weight),
-            ("item_share", item_share),
-            ("prototype_weight", prototype_weight),
-        ):
-            if number < 0:
-                raise InputError(f"{name} must be 0 or more, found {number}.")
+        check_at_least(1, num_layers=num_layers, context_layer=context_layer, num_clusters=num_clusters)
+        check_at_least(
+            0,
+            warm_up=warm_up,
+            structure_weight=structure_weight,
+            item_share=item_share,
+            prototype_weight=prototype_weight,
+        )
         if not temperature > 0:
             raise InputError(f"temperature must be positive, found {temperature}.")
         super().__init__(

@@ -227,15 +227,7 @@ class PairwiseRecommender(GraphRecommender):
                 drawn = shared_negatives(matrix, self.num_negatives, seed=seed, batch=number)
             else:
                 drawn = negatives[part]
-            yield PairBatch(
-                edge_id=edge_id[part],
-                weight=torch.ones(len(users[part]), device=users.device),
-                generator=generator,
-                users=users[part],
-                items=items[part],
-                negatives=drawn,
-                shared=self.shared_negatives,
-            )
+            yield PairBatch.of(users[part], items[part], edge_id[part], drawn, generator, shared=self.shared_negatives)
 
     def phases(self) -> Sequence[Phase]:
         """One phase, ``pairs``, that trains every parameter with Adam."""

@@ -169,14 +169,7 @@ class ShardEnsemble(GraphRecommender):
         negatives = sample_negatives(matrix, users, num_negatives, seed=seed, keys=items)
         for start in range(0, len(users), size):
             part = slice(start, start + size)
-            yield PairBatch(
-                edge_id=edge_id[part],
-                weight=torch.ones(len(users[part]), device=users.device),
-                generator=generator,
-                users=users[part],
-                items=items[part],
-                negatives=negatives[part],
-            )
+            yield PairBatch.of(users[part], items[part], edge_id[part], negatives[part], generator)
 
     def _attention_loss(self, batch: PairBatch, edge_weight: EdgeWeight = None) -> Mapping[str, Tensor]:
         encoded = self._combined(self._frozen_tables(edge_weight), edge_weight)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graphrec.datasets.dataset import RecDataset
-from graphrec.errors import InputError
+from graphrec.errors import InputError, check_at_least
 from graphrec.layers.contrastive import info_nce
 from graphrec.layers.layer_rows import sum_and_layer_rows
 from graphrec.layers.losses import block_norm
@@ -90,13 +90,10 @@ class SimGCL(PropagatedRecommender):
         batch_size: int = 2048,
         seed: int = 0,
     ) -> None:
-        if num_layers < 1:
-            raise InputError(f"num_layers must be 1 or more, found {num_layers}.")
+        check_at_least(1, num_layers=num_layers)
         if not temperature > 0:
             raise InputError(f"temperature must be positive, found {temperature}.")
-        for name, number in (("contrast_weight", contrast_weight), ("noise", noise)):
-            if number < 0:
-                raise InputError(f"{name} must be 0 or more, found {number}.")
+        check_at_least(0, contrast_weight=contrast_weight, noise=noise)
         super().__init__(
             inputs,
             dim=dim,
