@@ -30,6 +30,8 @@ from graphrec.errors import InputError, MissingFileError, unknown
 from graphrec.models import resolve
 from graphrec.runs.environment import environment
 
+SECONDS = "processor.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -128,6 +130,21 @@ def settings(experiment: Experiment) -> Iterator[tuple[dict[str, Any], dict[str,
 def trains(model: str) -> bool:
     """Whether a model is trained in epochs; a closed form is not."""
     return bool(resolve(model).phases is not graphrec.models.GraphRecommender.phases)
+
+
+def finished(out: Path) -> graphrec.Run | None:
+    """The run of a folder where :func:`with_seconds` has been; None where that training has to be done."""
+    return graphrec.Run.open(out) if (out / SECONDS).is_file() else None
+
+
+def with_seconds(run: graphrec.Run, seconds: float) -> graphrec.Run:
+    """The run with what its training took of the processor; the clock depends on what else the machine does."""
+    return run.add({SECONDS: json.dumps({"seconds": seconds})}, {SECONDS: ("aggregates",)})
+
+
+def processor_seconds(run: graphrec.Run) -> float:
+    """What :func:`with_seconds` noted."""
+    return float(json.loads((run.path / SECONDS).read_text(encoding="utf-8"))["seconds"])
 
 
 def train(

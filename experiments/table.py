@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from run import check_keys, read_mapping, trains
+from run import check_keys, finished, processor_seconds, read_mapping, trains, with_seconds
 
 import graphrec
 from graphrec.datasets import RecDataset
@@ -36,8 +36,6 @@ from graphrec.models import resolve
 from graphrec.runs.environment import environment
 
 HERE = Path(__file__).parent
-SECONDS = "processor_seconds.json"
-"""What the training of a run took; those of the clock depend on what else the machine does."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,9 +148,8 @@ def load(table: Table, seed: int, root: str | None) -> RecDataset:
 def run_row(table: Table, row: Row, permuted: bool, seed: int, data: RecDataset, folder: Path) -> dict[str, Any]:
     """Train and test one row on one seed; a finished run is read."""
     out = folder / f"{row.name}{'-permuted' if permuted else ''}-{seed}"
-    if (out / SECONDS).is_file():
-        run = graphrec.Run.open(out)
-    else:
+    run = finished(out)
+    if run is None:
         model_class = resolve(row.model)
         names = inspect.signature(model_class.__init__).parameters
         hparams = {key: value for key, value in table.hparams.items() if key in names} | dict(row.hparams)
@@ -167,7 +164,7 @@ def run_row(table: Table, row: Row, permuted: bool, seed: int, data: RecDataset,
         budget = ProcessorBudget(table.seconds)
         # Not resumed: the budget's clock starts with the training.
         run = graphrec.fit(model, data, out=out, seed=seed, report=False, callbacks=[budget], **fit)
-        run = run.add({SECONDS: json.dumps({"seconds": budget.spent})}, {SECONDS: ("aggregates",)})
+        run = with_seconds(run, budget.spent)
     metrics = dict(run.metrics)
     kept = {name: metrics[name] for name in table.metrics if name in metrics}
     part = run.config.get("selected_on")
@@ -177,7 +174,7 @@ def run_row(table: Table, row: Row, permuted: bool, seed: int, data: RecDataset,
     return {
         **kept,
         **validation,
-        "seconds": json.loads((run.path / SECONDS).read_text(encoding="utf-8"))["seconds"],
+        "seconds": processor_seconds(run),
         "epochs": metrics["epochs"],
         "best_epoch": metrics.get("best_epoch"),
         "objective": metrics.get("objective") or run.model().objective or "closed form",

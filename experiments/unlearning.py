@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from run import check_keys, read_mapping
+from run import check_keys, finished, processor_seconds, read_mapping, with_seconds
 
 import graphrec
 from graphrec.datasets import RecDataset
@@ -41,7 +41,6 @@ from graphrec.unlearning.injection import inject_adversarial
 from graphrec.unlearning.methods.base import Task
 
 HERE = Path(__file__).parent
-SECONDS = "processor.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,17 +131,13 @@ def read_setting(name: str) -> Setting:
 
 def train(setting: Setting, data: RecDataset, seed: int, out: Path) -> graphrec.Run:
     """The setting's model on some data, one seed; a finished run is read."""
-    if (out / "metrics.json").is_file():
-        return graphrec.Run.open(out)
+    done = finished(out)
+    if done is not None:
+        return done
     started = time.process_time()
     model = resolve_model(setting.model)(data, **{**setting.hparams, "seed": seed})
     run = graphrec.fit(model, data, out=out, seed=seed, report=False, **setting.fit)
-    return run.add({SECONDS: json.dumps({"seconds": time.process_time() - started})}, {SECONDS: ("aggregates",)})
-
-
-def processor_seconds(run: graphrec.Run) -> float:
-    """Of the training; those of the clock depend on what else the machine does."""
-    return float(json.loads((run.path / SECONDS).read_text())["seconds"])
+    return with_seconds(run, time.process_time() - started)
 
 
 def scene(setting: Setting, seeds: int, folder: Path, root: str | None) -> Scene:
