@@ -14,10 +14,7 @@ import torch
 from torch import Tensor
 
 PIECE_BYTES = 2 * 2**20
-"""Bytes of the result that are made at a time: they stay in the cache until they are put where they belong.
-
-Threads share the rows of a piece equally, and neighbouring rows are of a size more often than the first and the last.
-"""
+"""Bytes of the result made at a time where the caller says where it goes: they stay in the cache until put there."""
 
 _NARROWEST = 4
 
@@ -57,12 +54,11 @@ def bag_product(
         scale: a factor on the product.
     """
     size, x = len(rowptr) - 1, x.contiguous()
-    step = max(1, PIECE_BYTES // (x.element_size() * x.shape[1]))
-    if size <= step and out is None and add is None:
-        product = _bags(rowptr, col, values, x)
-        return product if scale == 1 else product.mul_(scale)
     if out is None:
-        out = x.new_empty(size, x.shape[1])
+        product = _bags(rowptr, col, values, x)
+        product = product if scale == 1 else product.mul_(scale)
+        return product if add is None else product.add_(add, alpha=add_scale)
+    step = max(1, PIECE_BYTES // (x.element_size() * x.shape[1]))
     bounds = [*rowptr[::step].tolist(), len(col)]
     for start, low, high in zip(range(0, size, step), bounds, bounds[1:], strict=False):
         part = slice(start, min(start + step, size))
@@ -79,7 +75,8 @@ def bag_product(
 
 
 def _bags(offsets: Tensor, col: Tensor, values: Tensor | None, x: Tensor) -> Tensor:
-    product: Tensor = torch.embedding_bag(x, col, offsets, False, 0, False, values, True)[0]
+    # Of a parameter torch would note for each entry which bag it is in, for a gradient that is not asked for here.
+    product: Tensor = torch.embedding_bag(x.detach(), col, offsets, False, 0, False, values, True)[0]
     return product
 
 

@@ -2,15 +2,14 @@ r"""Linear propagation on a bipartite graph, :math:`\sum_k w_k \hat A^k E`, with
 
 With R the (normalised) users x items matrix, :math:`\hat A = [[0, R], [R^\top, 0]]` is symmetric, so that the gradient
 of the polynomial is the polynomial of the gradient: nothing is kept for it but the matrix. Each power is two half-size
-products, summed by Horner's rule :math:`w_0 E + \hat A (w_1 E + \hat A (w_2 E + \dots))` in two buffers.
+products, summed by Horner's rule :math:`w_0 E + \hat A (w_1 E + \hat A (w_2 E + \dots))`.
 
 Letters: U users, I items, D width, K the degree (number of layers).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,7 +17,6 @@ from torch import Tensor
 
 from graphrec.errors import InputError
 from graphrec.graphs.adjacency import Adjacency
-from graphrec.layers.locality import Layout, layout
 from graphrec.layers.spmm import multiply, spmm
 
 LayerWeights = Tensor | Sequence[float]
@@ -70,9 +68,8 @@ def linear_propagation_rows(
     """Some rows of :func:`linear_propagation`, the same numbers for less.
 
     The last layer is computed for the rows alone, and the first product of the backward pass meets a right-hand side
-    that is zero in all other rows: together about two of the 2 K products of a step less. Between them, tables that
-    are larger than the cache have their rows in an order of their own (:mod:`graphrec.layers.locality`). Where at least
-    half as many rows are asked for as there are, all of them are computed: picking them would cost more than it saves.
+    that is zero in all other rows: together about two of the 2 K products of a step less. Where at least half as many
+    rows are asked for as there are, all of them are computed: picking them would cost more than it saves.
 
     Args:
         adj: as in :func:`linear_propagation`, and so are users, items, layer_weights and values.
@@ -113,10 +110,8 @@ def propagation_and_ego_rows(
     if learned or most or len(weights) == 1:
         final = linear_propagation(adj, users, items, weights, values)
         return (final[0][user_rows], final[1][item_rows]), (users[user_rows], items[item_rows])
-    # Tables are moved where that pays: for more than one product, by a matrix that is used again.
-    row_bytes = users.shape[1] * users.element_size() if values is None and len(weights) > 2 else 0
-    arranged = layout(adj if values is None else adj.with_values(values), row_bytes)
-    result = _PolynomialRows.apply(arranged, users, items, tuple(weights.tolist()), user_rows, item_rows)
+    adj = adj if values is None else adj.with_values(values)
+    result = _PolynomialRows.apply(adj, users, items, tuple(weights.tolist()), user_rows, item_rows)
     return (result[0], result[1]), (result[2], result[3])
 
 
@@ -148,7 +143,7 @@ class _PolynomialRows(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        arranged: Layout,
+        adj: Adjacency,
         users: Tensor,
         items: Tensor,
         weights: tuple[float, ...],
@@ -158,11 +153,9 @@ class _PolynomialRows(torch.autograd.Function):
         user_index, user_place = torch.unique(user_rows, return_inverse=True)
         item_index, item_place = torch.unique(item_rows, return_inverse=True)
         ego = users.index_select(0, user_index), items.index_select(0, item_index)
-        places = arranged.places((user_index, item_index))
-        forward, back = arranged.matrices
-        picked = forward.row_subset(places[0], edges=False), back.row_subset(places[1], edges=False)
-        final = _power_rows(arranged, (users, items), weights, picked, places, ego)
-        ctx.arranged, ctx.picked, ctx.weights = arranged, picked, weights
+        picked = adj.row_subset(user_index, edges=False), adj.transposed.row_subset(item_index, edges=False)
+        final = _power_rows(adj, (users, items), weights, picked, (user_index, item_index), ego)
+        ctx.adj, ctx.picked, ctx.weights = adj, picked, weights
         ctx.shapes = users.shape, items.shape
         ctx.save_for_backward(user_index, user_place, item_index, item_place, user_rows, item_rows)
         back_to = (user_place, item_place, user_place, item_place)
@@ -175,7 +168,7 @@ class _PolynomialRows(torch.autograd.Function):
             sides = zip(ctx.shapes, (user_rows, item_rows), grads[:2], grads[2:], strict=True)
             dense = [[x.new_zeros(shape).index_add(0, rows, x) for x in pair] for shape, rows, *pair in sides]
             weights = torch.tensor(ctx.weights, dtype=grads[0].dtype, device=grads[0].device)
-            through = _Polynomial.apply(ctx.arranged.own, dense[0][0], dense[1][0], weights)
+            through = _Polynomial.apply(ctx.adj, dense[0][0], dense[1][0], weights)
             return None, through[0] + dense[0][1], through[1] + dense[1][1], None, None, None
         index = user_index, item_index
         summed = [
@@ -183,7 +176,7 @@ class _PolynomialRows(torch.autograd.Function):
             for side, x in enumerate(grads)
         ]
         outermost = [ego.add_(x, alpha=ctx.weights[0]) for ego, x in zip(summed[2:], summed[:2], strict=True)]
-        result = _horner_of_rows(ctx.arranged, ctx.weights, ctx.picked, index, summed[:2], outermost)
+        result = _horner_of_rows(ctx.adj, ctx.weights, ctx.picked, index, summed[:2], outermost)
         return None, *result, None, None, None
 
 
@@ -191,44 +184,39 @@ def _horner(adj: Adjacency, users: Tensor, items: Tensor, weights: Sequence[floa
     """The polynomial, w_0 E + A (w_1 E + A (w_2 E + ...))."""
     if len(weights) == 1:
         return users * weights[0], items * weights[0]
-    result = _empty_pair(adj, users)
-    with _buffers(adj, users, count=min(len(weights) - 2, 1)) as buffers:
-        # The last product must end in the result.
-        pairs = [result, *buffers] if len(weights) % 2 == 0 else [*buffers, result]
-        current, scale = (users, items), weights[-1]
-        for step, weight in enumerate(reversed(weights[:-1])):
-            target = pairs[step % 2]
-            multiply(adj, current[1], out=target[0], add=users, add_scale=weight, scale=scale)
-            multiply(adj.transposed, current[0], out=target[1], add=items, add_scale=weight, scale=scale)
-            current, scale = target, 1.0
-    return result
+    current, scale = (users, items), weights[-1]
+    for weight in reversed(weights[:-1]):
+        current = (
+            multiply(adj, current[1], add=users, add_scale=weight, scale=scale),
+            multiply(adj.transposed, current[0], add=items, add_scale=weight, scale=scale),
+        )
+        scale = 1.0
+    return current
 
 
 def _power_rows(
-    arranged: Layout, tables: Pair, weights: Sequence[float], picked: Matrices, places: Pair, ego: Pair
+    adj: Adjacency, tables: Pair, weights: Sequence[float], picked: Matrices, index: Pair, ego: Pair
 ) -> Pair:
     """Rows of the polynomial, power by power: no sum is formed outside those rows.
 
     The powers of the users' table are alternately tables of items and of users, and so are those of the items' table:
     two chains that do not meet. One after the other they need half of the memory, and that stays in the cache.
     """
+    matrices = adj, adj.transposed
     sums = ego[0] * weights[0], ego[1] * weights[0]
-    with _buffers(arranged.matrices[0], ego[0], count=1 if len(weights) > 2 else 0) as buffers:
-        for start in (0, 1):
-            side, current = start, tables[start]
-            if arranged.order is not None:
-                current = torch.index_select(current, 0, arranged.order[side], out=buffers[0][side])
-            for weight in weights[1:-1]:
-                side = 1 - side
-                current = multiply(arranged.matrices[side], current, out=buffers[0][side])
-                sums[side].add_(current.index_select(0, places[side]), alpha=weight)
+    for start in (0, 1):
+        side, current = start, tables[start]
+        for weight in weights[1:-1]:
             side = 1 - side
-            multiply(picked[side], current, out=sums[side], add=sums[side], scale=weights[-1])
+            current = multiply(matrices[side], current)
+            sums[side].add_(current.index_select(0, index[side]), alpha=weight)
+        side = 1 - side
+        multiply(picked[side], current, out=sums[side], add=sums[side], scale=weights[-1])
     return sums
 
 
 def _horner_of_rows(
-    arranged: Layout,
+    adj: Adjacency,
     weights: Sequence[float],
     picked: Matrices,
     index: Pair,
@@ -239,24 +227,19 @@ def _horner_of_rows(
 
     In two chains too. ``outermost`` are the rows that stand for w_0 G.
     """
-    result, places = _empty_pair(arranged.own, rows[0]), arranged.places((index[0], index[1]))
-    transposed = picked[0].turned(), picked[1].turned()
-    steps = len(weights) - 2
-    with _buffers(arranged.matrices[0], rows[0], count=1 if steps else 0) as buffers:
-        for end in (0, 1):
-            side = end if steps % 2 == 0 else 1 - end
-            current = buffers[0][side] if steps else result[end]
-            multiply(transposed[1 - side], rows[1 - side], out=current, scale=weights[-1])
-            for left in range(steps, 0, -1):
-                # index_add_ is slow with a factor of its own.
-                current.index_add_(0, places[side], rows[side] * weights[left])
-                side = 1 - side
-                target = result[end] if left == 1 and arranged.labels is None else buffers[0][side]
-                current = multiply(arranged.matrices[side], current, out=target)
-            if arranged.labels is not None:
-                torch.index_select(current, 0, arranged.labels[end], out=result[end])
-            result[end].index_add_(0, index[end], outermost[end])
-    return result
+    matrices, transposed = (adj, adj.transposed), (picked[0].turned(), picked[1].turned())
+    inner = weights[-2:0:-1]
+    result = []
+    for end in (0, 1):
+        side = (end + len(inner)) % 2
+        current = multiply(transposed[1 - side], rows[1 - side], scale=weights[-1])
+        for weight in inner:
+            # index_add_ is slow with a factor of its own.
+            current.index_add_(0, index[side], rows[side] * weight)
+            side = 1 - side
+            current = multiply(matrices[side], current)
+        result.append(current.index_add_(0, index[end], outermost[end]))
+    return result[0], result[1]
 
 
 def _layer_by_layer(adj: Adjacency, users: Tensor, items: Tensor, weights: Tensor, values: Tensor | None) -> Pair:
@@ -268,31 +251,6 @@ def _layer_by_layer(adj: Adjacency, users: Tensor, items: Tensor, weights: Tenso
             items * weight + spmm(adj.transposed, total[0], values),
         )
     return total
-
-
-@contextmanager
-def _buffers(adj: Adjacency, like: Tensor, *, count: int) -> Iterator[list[Pair]]:
-    """Pairs of tensors (U, D) and (I, D), of the width and type of ``like``, lent from those that were given back.
-
-    Fresh large memory costs page faults, up to half of a step on the CPU. The buffers are kept with the pattern.
-    """
-    count = max(count, 0)
-    key = (like.shape[1], like.dtype, like.device, torch.is_inference_mode_enabled())
-    shelf = adj.pattern_cache.setdefault("buffers", {}).setdefault(key, [])
-    lent = []
-    for _ in range(count):
-        try:
-            lent.append(shelf.pop())
-        except IndexError:
-            lent.append(_empty_pair(adj, like))
-    try:
-        yield lent
-    finally:
-        shelf.extend(lent)
-
-
-def _empty_pair(adj: Adjacency, like: Tensor) -> Pair:
-    return like.new_empty(adj.shape[0], like.shape[1]), like.new_empty(adj.shape[1], like.shape[1])
 
 
 def _as_tensor(layer_weights: LayerWeights, like: Tensor) -> Tensor:

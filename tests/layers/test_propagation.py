@@ -56,14 +56,15 @@ def test_polynomial_and_its_gradient_against_matrix_powers(
 
 
 @settings(deadline=None, max_examples=40)
-@given(bipartite(), st.integers(0, 5), st.data())
-def test_rows_are_rows_of_the_whole(case: tuple[Tensor, tuple[int, int]], num_layers: int, data: st.DataObject) -> None:
-    matrix = hat(*case)
+@given(bipartite(), st.integers(0, 5), st.sampled_from([0, 40]), st.data())
+def test_rows_are_rows_of_the_whole(
+    case: tuple[Tensor, tuple[int, int]], num_layers: int, more: int, data: st.DataObject
+) -> None:
+    edges, shape = case
+    matrix = hat(edges, (shape[0] + more, shape[1]))  # with more nodes, few rows of many are asked for
     users, items = tables(matrix)
     weights = torch.rand(num_layers + 1).double()
-    rows = [
-        torch.tensor(data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=9))) for size in matrix.shape
-    ]
+    rows = [torch.tensor(data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=9))) for size in shape]
     final, ego = propagation_and_ego_rows(matrix, users, items, weights, *rows)
     slow = linear_propagation(matrix, users, items, weights)
     expected = slow[0][rows[0]], slow[1][rows[1]], users[rows[0]], items[rows[1]]
@@ -100,6 +101,8 @@ def test_differentiable_twice_in_everything(num_layers: int) -> None:
     check(lambda u, i, w, v: linear_propagation(matrix, u, i, w, v), users, items, learned, values)
     check(lambda u, i: sum(propagation_and_ego_rows(matrix, u, i, fixed, *rows), ()), users, items)
     check(lambda u, i, w, v: linear_propagation_rows(matrix, u, i, w, *rows, v), users, items, learned, values)
+    few = torch.tensor([3, 3]), torch.tensor([2])
+    check(lambda u, i: sum(propagation_and_ego_rows(matrix, u, i, fixed, *few), ()), users, items)
 
 
 def test_given_values_take_the_place_of_the_matrix_s_own() -> None:
@@ -182,17 +185,18 @@ def test_nothing_of_the_tables_is_kept_for_the_backward_pass() -> None:
     assert all(x.dim() == 1 for x in kept)
 
 
-def test_buffers_are_used_again_and_never_given_out() -> None:
-    matrix = hat(EDGES, (5, 4))
-    users, items = tables(matrix)
-    first = linear_propagation(matrix, users, items, [0.25] * 4)
-    before = [x.detach().clone() for x in first]
-    shelf = matrix.pattern_cache["buffers"]
-    lent = {x.data_ptr() for pairs in shelf.values() for pair in pairs for x in pair}
-    for _ in range(3):
-        linear_propagation(matrix, users * 2, items, [0.25] * 4)[0].sum().backward()
-    assert lent == {x.data_ptr() for pairs in shelf.values() for pair in pairs for x in pair}
-    assert all(torch.equal(x, y) and x.data_ptr() not in lent for x, y in zip(first, before, strict=True))
+def test_rows_do_not_depend_on_what_else_is_asked_for() -> None:
+    stream = torch.Generator().manual_seed(0)
+    edges = torch.stack([torch.randint(size, (2500,), generator=stream) for size in (300, 200)])
+    matrix = normalise(Adjacency.from_edges(edges, (300, 200)))
+    users, items = (torch.randn(size, 5, generator=stream) for size in matrix.shape)
+    some, other = torch.tensor([7, 250, 7]), torch.tensor([199])
+    ours = linear_propagation_rows(matrix, users, items, [0.25] * 4, some, other)
+    beside = torch.randint(200, (2, 30), generator=stream)
+    theirs = linear_propagation_rows(
+        matrix, users, items, [0.25] * 4, torch.cat([beside[0], some]), torch.cat([beside[1], other])
+    )
+    assert torch.equal(ours[0], theirs[0][30:]) and torch.equal(ours[1], theirs[1][30:])
 
 
 def test_shapes_are_checked() -> None:
