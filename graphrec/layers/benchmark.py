@@ -1,16 +1,18 @@
 """How fast the products and the LightGCN training step are here, beside the same step written plainly.
 
 Everything is measured in one process with the same threads, after a warm-up: the median and the quartiles of repeated
-runs. What a training makes once of its matrix (transpose, order of rows, the plain step's COO form) is part of neither
-step. Both steps compute the same thing; that their gradients agree is part of the result.
+runs. What a training makes once of its matrix (its transpose, the plain step's COO form) is part of neither step. Both
+steps compute the same thing; that their gradients agree is part of the result. They are measured in turns, some of one
+and one of the other, so that what else the machine does meanwhile slows both.
 """
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -68,13 +70,22 @@ def benchmark(
         batches = _batches(adj, batch_size, seed)
         result["sampling_seconds"] = time.perf_counter() - start
         step = ExactStep(matrix, tables, num_layers, reg)
-        result["step"] = _steps(step, batches, steps)
+        turn = itertools.cycle(batches)
+        _times(lambda: step(next(turn)), 3)  # a warm-up
         result["peak_rss_mb"] = peak_rss_mb()
-        result["epoch_seconds"] = len(batches) * result["step"]["median"] / 1e3 + result["sampling_seconds"]
+        times, plain_times = [], []
         if plain_steps:
             plain = PlainStep(matrix, tables, num_layers, reg)
             result["gradient_error"] = gradient_error(step, plain, batches[0])
-            result["plain_step"] = _steps(plain, batches, plain_steps, warm_up=1)
+        groups = max(plain_steps, 1)
+        for group in range(groups):
+            times += _times(lambda: step(next(turn)), steps * (group + 1) // groups - steps * group // groups)
+            if plain_steps:
+                plain_times += _times(lambda: plain(next(turn)), 1)
+        result["step"] = _spread(times)
+        result["epoch_seconds"] = len(batches) * result["step"]["median"] / 1e3 + result["sampling_seconds"]
+        if plain_steps:
+            result["plain_step"] = _spread(plain_times)
             seconds = len(batches) * result["plain_step"]["median"] / 1e3 + result["sampling_seconds"]
             result["plain_epoch_seconds"] = seconds
             result["speedup"] = seconds / result["epoch_seconds"]
@@ -202,20 +213,23 @@ def peak_rss_mb() -> float:
 
 def milliseconds(work: Callable[[], object], runs: int, warm_up: int = 2) -> dict[str, float]:
     """Median and quartiles of the time that ``work`` takes."""
-    for _ in range(warm_up):
-        work()
+    _times(work, warm_up)
+    return _spread(_times(work, runs))
+
+
+def _times(work: Callable[[], object], runs: int) -> list[float]:
+    """Milliseconds of each of some runs."""
     times = []
     for _ in range(runs):
         start = time.perf_counter()
         work()
         times.append((time.perf_counter() - start) * 1e3)
-    low, median, high = statistics.quantiles(times, n=4) if runs > 1 else times * 3
-    return {"median": median, "low": low, "high": high, "runs": runs}
+    return times
 
 
-def _steps(step: Callable[[Triples], None], batches: list[Triples], runs: int, warm_up: int = 3) -> dict[str, float]:
-    turn = iter(batches * (1 + (runs + warm_up) // len(batches)))
-    return milliseconds(lambda: step(next(turn)), runs, warm_up)
+def _spread(times: Sequence[float]) -> dict[str, float]:
+    low, median, high = statistics.quantiles(times, n=4) if len(times) > 1 else (*times, *times, *times)
+    return {"median": median, "low": low, "high": high, "runs": len(times)}
 
 
 def _products(matrix: Adjacency, dim: int, seed: int, runs: int = 20) -> dict[str, Any]:

@@ -232,7 +232,7 @@ def _horner_of_rows(
     result = []
     for end in (0, 1):
         side = (end + len(inner)) % 2
-        current = multiply(transposed[1 - side], rows[1 - side], scale=weights[-1])
+        current = multiply(transposed[1 - side], rows[1 - side] * weights[-1])
         for weight in inner:
             # index_add_ is slow with a factor of its own.
             current.index_add_(0, index[side], rows[side] * weight)
