@@ -6,11 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from graphrec.cli import main
-from graphrec.datasets import Builder
+from graphrec.datasets import Builder, load
 from graphrec.datasets.cache import save_dataset
 from tests.models.planted import choices
 
@@ -152,6 +153,8 @@ def clicks(call: Call, tmp_path: Path) -> Call:
     views = frame.assign(sku=(frame["sku"] + 1) % 30, hour=frame["hour"] + 50)
     builder.interactions(views, user="uid", item="sku", behaviour="view", time="hour", part="part")
     builder.target("buy")
+    builder.features("item", range(30), np.random.default_rng(0).normal(size=(30, 4)), name="image")
+    builder.texts("item", range(30), [f"described by person {number}" for number in range(30)])
     save_dataset(builder.build(), tmp_path / "clicks")
     status, _, error = call(
         *("train", "--model", "LightGCN", "--dataset", "./clicks", "--epochs", "2", "--model.dim", "8", *QUIET),
@@ -192,3 +195,28 @@ def test_times_and_behaviours_are_forgotten(
     assert evidence["scan"]["ok"] and levels["training graph"] == "L4" and levels["model"] in ("L1", "L2")
     status, out, error = clicks("forget", "--verify", "new", "--request", "asked.json", "--before", "clicked")
     assert status == 0 and "new: verified" in out, out + error
+
+
+def test_features_and_texts_of_an_item_are_forgotten(clicks: Call, tmp_path: Path) -> None:
+    """They go from the data that is kept; no edge goes with them, and the lists stay as they were."""
+    (tmp_path / "asked.json").write_text('{"features": [{"item": 4, "name": "image"}], "texts": [5]}')
+    asked = ("forget", "clicked", "--request", "asked.json", "--method", "retrain")
+    status, out, error = clicks(*asked, "--dry-run", "--json")
+    assert status == 0, error
+    found = json.loads(out)
+    assert found["edges"] == {} and found["features"] == {"item/image": 1, "item/text": 1}
+    before = clicks("recommend", "clicked", "--users", "3", "4", "--json")[1]
+    status, out, error = clicks(*asked, "--references", "0", "--data-out", "left", "--out", "new", "--json")
+    assert status == 0, error
+    assert json.loads((tmp_path / "new" / "forgetting.json").read_text())["scan"]["ok"]
+    left, old = load(tmp_path / "left"), load(tmp_path / "clicks")
+    assert left.texts["item"][5] is None and left.texts["item"][4] == old.texts["item"][4] is not None
+    assert not any("person 5" in file.read_bytes().decode("latin-1") for file in files_below(tmp_path / "left"))
+    assert clicks("recommend", "new", "--users", "3", "4", "--json")[1] == before
+    status, out, error = clicks("forget", "--verify", "new", "--request", "asked.json", "--before", "clicked")
+    assert status == 0 and "new: verified" in out, out + error
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files of a folder."""
+    return [path for path in folder.rglob("*") if path.is_file()]
