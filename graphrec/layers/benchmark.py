@@ -12,7 +12,7 @@ import itertools
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -73,7 +73,8 @@ def benchmark(
         turn = itertools.cycle(batches)
         _times(lambda: step(next(turn)), 3)  # a warm-up
         result["peak_rss_mb"] = peak_rss_mb()
-        times, plain_times = [], []
+        times: list[float] = []
+        plain_times: list[float] = []
         if plain_steps:
             plain = PlainStep(matrix, tables, num_layers, reg)
             result["gradient_error"] = gradient_error(step, plain, batches[0])
@@ -227,8 +228,8 @@ def _times(work: Callable[[], object], runs: int) -> list[float]:
     return times
 
 
-def _spread(times: Sequence[float]) -> dict[str, float]:
-    low, median, high = statistics.quantiles(times, n=4) if len(times) > 1 else (*times, *times, *times)
+def _spread(times: list[float]) -> dict[str, float]:
+    low, median, high = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
     return {"median": median, "low": low, "high": high, "runs": len(times)}
 
 
