@@ -1,6 +1,6 @@
 """How long DiffKG takes and what memory it needs, where its dense form needs hundreds of gigabytes.
 
-    python experiments/diffkg_scale.py [epoch items all] [--threads 2] [--out FILE.json]
+    python experiments/diffkg_scale.py [epoch items items-half all all-half] [--threads 2] [--out FILE.json]
 
 ``epoch``   a whole epoch on ml-1m-kg, phase by phase.
 ``items``   amazon-beauty-kg, rows of items: a few steps of each phase, the epoch extrapolated from them.
@@ -165,12 +165,15 @@ PARTS = ("epoch", "items", "items-half", "all", "all-half")
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=PARTS, default=[], help="what to measure; none: everything")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; none: all of them")
     parser.add_argument("--root", help="folder that holds the datasets (default: $GRAPHREC_DATA)")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (default: 2)")
     parser.add_argument("--out", type=Path, help="file for the result (default: standard output)")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    for name in options.parts:
+        if name not in PARTS:
+            parser.error(f"{name!r} is no part; there are {', '.join(PARTS)}.")
     if options.here:
         torch.set_num_threads(options.threads)
         print(json.dumps(part(options.parts[0], options.root)))
@@ -187,7 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         result["parts"][name] = json.loads(done.stdout.splitlines()[-1]) | {"load_before": round(load, 1)}
         print(f"{name}: {result['parts'][name]}", file=sys.stderr, flush=True)
-    text = json.dumps(result | {"date": time.strftime("%Y-%m-%d")}, indent=2)
+    command = ["python experiments/diffkg_scale.py", *options.parts, f"--threads {options.threads}"]
+    text = json.dumps({"command": " ".join(command), "date": time.strftime("%Y-%m-%d")} | result, indent=2)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(text + "\n", encoding="utf-8")

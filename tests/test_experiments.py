@@ -114,6 +114,13 @@ def test_an_unknown_table_is_named(tmp_path: Path) -> None:
     assert "music-ctr" in done.stderr
 
 
+def test_an_unknown_part_of_the_scale_is_named() -> None:
+    command = [sys.executable, str(ROOT / "experiments" / "diffkg_scale.py"), "items", "nothing"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert "'nothing' is no part; there are epoch, items" in done.stderr
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "experiments" / "unlearning").glob("*.yaml")))
 def test_every_setting_of_forgetting_names_what_exists(name: str) -> None:
     content = yaml.safe_load((ROOT / "experiments" / "unlearning" / f"{name}.yaml").read_text(encoding="utf-8"))

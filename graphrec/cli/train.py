@@ -53,6 +53,12 @@ def parser(model: type[GraphRecommender] | None) -> Parser:
     for name, about in texts:
         shape.add_argument(name, type=str | None, default=None, help=about)
     shape.add_argument("--report", type=bool, default=True, help="whether to write report.html into the run folder")
+    shape.add_argument(
+        "--explain",
+        type=bool,
+        default=True,
+        help="whether report.html explains one of the recommendations, where the model reads a knowledge graph",
+    )
     shape.add_argument("--json", action="store_true", help="print the run's folder and its metrics as JSON")
     add_dataset_arguments(shape)
     shape.add_class_arguments(FitOptions, None)
@@ -113,6 +119,10 @@ def run(arguments: Sequence[str]) -> int:
         report=options.report,
         **fit_options,
     )
+    if options.report and options.explain:
+        from graphrec.influence import add_example
+
+        finished = add_example(finished, data)
     if options.json:
         print_json({"run": str(finished.path), **finished.metrics})
     else:

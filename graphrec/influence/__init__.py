@@ -2,6 +2,7 @@
 
 from graphrec.influence.edge import edge_influence
 from graphrec.influence.estimators import Attribution, attribute
+from graphrec.influence.example import add_example
 from graphrec.influence.explain import explain
 from graphrec.influence.explainer import Explainer
 from graphrec.influence.inverse import Inverse
@@ -18,6 +19,7 @@ __all__ = [
     "Objective",
     "Removal",
     "SelfInfluence",
+    "add_example",
     "attribute",
     "edge_influence",
     "explain",

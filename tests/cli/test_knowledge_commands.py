@@ -54,6 +54,22 @@ def test_train_on_a_catalogue_and_again_by_its_config(call: Call, tmp_path: Path
     assert status == 0, error
 
 
+def test_the_report_explains_a_recommendation(call: Call, tmp_path: Path) -> None:
+    words = [word for word in TRAIN if word not in ("--report", "false")]
+    status, out, error = call(*words, "--dataset", "shop", *CATALOGUE, "--out", "run")
+    assert status == 0, error
+    explained = json.loads((tmp_path / "run" / "explanations.json").read_text())["explanations"]
+    assert len(explained) == 1
+    user, item = explained[0]["user"], explained[0]["item"]
+    status, out, error = call("recommend", "run", "--users", user, "--k", "20", "--json")
+    assert item in [line["item"] for line in json.loads(out)], error
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert f"item {item}" in page and "<svg" in page and "made_by" in page
+    status, out, error = call(*words, "--dataset", "shop", *CATALOGUE, "--out", "without", "--explain", "false")
+    assert status == 0 and not (tmp_path / "without" / "explanations.json").exists(), error
+    assert (tmp_path / "without" / "report.html").is_file()
+
+
 def test_what_is_refused(call: Call) -> None:
     for words, said in (
         ((), "KGIN needs a knowledge graph (graphrec.datasets.kg_from_table"),
