@@ -86,6 +86,18 @@ def hash_pairs(seed: int, rows: Tensor, cols: Tensor, shape: tuple[int, int]) ->
     return _mix(own.index_select(0, rows) + other.index_select(0, cols))
 
 
+def joined_bits(*parts: Tensor) -> Tensor:
+    """Sixty-four pseudo-random bits for each combination of parts that were hashed one by one.
+
+    Args:
+        parts: int64 tensors (broadcast against each other), each from :func:`hash_bits` with a seed of its own.
+    """
+    state = parts[0]
+    for part in parts[1:]:
+        state = _mix(state + part)
+    return state
+
+
 def hash_integers(seed: int | Tensor, high: Tensor | int, *keys: Tensor | int) -> Tensor:
     """Uniform int64 numbers in [0, high), one for each combination of keys; ``high`` broadcasts with them.
 

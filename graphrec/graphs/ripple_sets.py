@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from graphrec.errors import InputError
 from graphrec.graphs.relational import RelationalGraph
-from graphrec.randomness import derive, hash_bits, hash_integers
+from graphrec.randomness import derive, hash_bits, hash_integers, joined_bits
 
 BLOCK = 1 << 22
 """Candidate edges that are looked at together, where one user has no more than that."""
@@ -29,8 +32,9 @@ def ripple_sets(
     """Up to ``size`` edges of each hop of each user.
 
     Candidates of hop 1 are the edges whose head is one of the user's nodes, of hop k those whose head is a tail in the
-    sample of hop k - 1. A hop without candidates repeats the sample before it. A draw is a hash of (seed, hop, user,
-    head, relation, tail): taking an edge away replaces it in the samples it was in, and what hangs on it.
+    sample of hop k - 1. A hop without candidates repeats the sample before it. A draw is a hash of (seed, hop, user)
+    and (seed, hop, head, relation, tail): taking an edge away replaces it in the samples it was in, and what hangs on
+    it.
 
     Args:
         graph: E edges.
@@ -59,8 +63,9 @@ def ripple_sets(
     tails = graph.tails()
     for hop in range(num_hops):
         found = torch.full((count, size), -1, dtype=torch.int64, device=nodes.device)
+        draws = _Draws.of(graph, count, derive(seed, "hop", hop))
         for user, edge, copy in _candidates(graph, users, nodes):
-            _sample(graph, user, edge, copy, found, derive(seed, "hop", hop), resample)
+            _sample(draws, user, edge, copy, found, resample)
         if hop:
             found = torch.where(found[:, :1] < 0, hops[-1], found)
         hops.append(found)
@@ -95,27 +100,59 @@ def _candidates(graph: RelationalGraph, users: Tensor, nodes: Tensor) -> Iterato
         yield users[place], edge, place
 
 
-def _sample(
-    graph: RelationalGraph, user: Tensor, edge: Tensor, copy: Tensor, found: Tensor, seed: int, resample: bool
-) -> None:
+@dataclass(frozen=True)
+class _Draws:
+    """What a hop's draws are hashes of, the user's part (U,) and the edge's (E,) hashed once for all candidates."""
+
+    seed: int
+    of_user: Tensor
+    of_edge: Tensor
+
+    @classmethod
+    def of(cls, graph: RelationalGraph, users: int, seed: int) -> Self:
+        own = hash_bits(derive(seed, "user"), torch.arange(users, device=graph.heads().device))
+        return cls(seed, own, hash_bits(derive(seed, "edge"), graph.heads(), graph.relation, graph.tails()))
+
+
+def _sample(draws: _Draws, user: Tensor, edge: Tensor, copy: Tensor, found: Tensor, resample: bool) -> None:
     """Write the sample of each user among its candidates, sorted by user, into the user's row of ``found``."""
     if len(user) == 0:
         return
     size = found.shape[1]
-    # Copies of one edge are told apart by the place of the tail they leave, counted within the user.
-    run = torch.searchsorted(user, user)
-    keys = (graph.heads()[edge], graph.relation[edge], graph.tails()[edge])
-    bits = hash_bits(seed, user, *keys, copy - copy[run]) if resample else hash_bits(seed, user, *keys)
-    order = torch.argsort(bits, stable=True)
+    some, counts = torch.unique_consecutive(user, return_counts=True)
+    start = counts.cumsum(0) - counts
+    run = torch.repeat_interleave(start, counts)
+    parts = [draws.of_user[user], draws.of_edge[edge]]
+    if resample:  # copies of one edge are told apart by the place of the tail they leave, counted within the user
+        parts.append(hash_bits(derive(draws.seed, "copy"), copy - copy[run]))
+    bits = joined_bits(*parts)
+    near = _lowest(bits, counts, size)
+    kept = torch.arange(len(user), device=user.device) if near is None else torch.nonzero(near)[:, 0]
+    order = kept[torch.argsort(bits[kept], stable=True)]
     order = order[torch.argsort(user[order], stable=True)]
-    rank = torch.arange(len(user), device=user.device) - run  # a user's candidates stay in the user's run
+    owner = user[kept]  # as they ascend, an order by owner leaves them where they are
+    rank = torch.arange(len(kept), device=user.device) - torch.searchsorted(owner, owner)
     taken = rank < size
-    found[user[taken], rank[taken]] = edge[order][taken]
+    found[owner[taken], rank[taken]] = edge[order[taken]]
     if resample:
-        some, counts = torch.unique_consecutive(user, return_counts=True)
         few = counts < size
-        some, counts = some[few], counts[few]
-        start = torch.searchsorted(user, some)
+        some, start, counts = some[few], start[few], counts[few]
         place = torch.arange(size, device=user.device)
-        drawn = hash_integers(derive(seed, "again"), counts[:, None], some[:, None], place)
+        drawn = hash_integers(derive(draws.seed, "again"), counts[:, None], some[:, None], place)
         found[some] = edge[start[:, None] + drawn]
+
+
+def _lowest(bits: Tensor, counts: Tensor, size: int) -> Tensor | None:
+    """Candidates that hold the ``size`` lowest of each user, few more: so few need to be sorted; None: too many do."""
+    likely = size + 8 * math.sqrt(size) + 16
+    if len(bits) < 4 * likely * len(counts):
+        return None
+    share = (likely / counts.double()).clamp_max(1.0)
+    below = torch.where(
+        share < 1, (share * 2.0**64 - 2.0**63).clamp_max(2.0**63 - 2048).long(), torch.iinfo(torch.int64).max
+    )
+    near = bits <= torch.repeat_interleave(below, counts)
+    owner = torch.repeat_interleave(torch.arange(len(counts), device=bits.device), counts)
+    held = torch.bincount(owner[near], minlength=len(counts))
+    short = held < counts.clamp_max(size)  # as good as never
+    return near | short[owner] if bool(short.any()) else near

@@ -19,9 +19,6 @@ from graphrec.graphs.adjacency import EdgeType
 from graphrec.models.base import GraphRecommender
 from graphrec.models.deletion import without_edges
 
-# What a model may make of edges for a weight of 0 to be the same as deletion. Lists of neighbours, ripple sets and
-# pruned graphs are drawn or cut anew without an edge: there a weight of 0 leaves a hole that another edge would fill.
-_FOLLOW_WEIGHTS = frozenset({"knowledge", "attention"})
 _ROUNDING = 1e-4
 
 
@@ -91,7 +88,7 @@ class Deletions:
 
     def __init__(self, model: GraphRecommender) -> None:
         self.model = model
-        self.by_weights = bool(model.phases()) and _FOLLOW_WEIGHTS.issuperset(model.derived())
+        self.by_weights = bool(model.phases()) and model.weights_delete
         self._compared = False
 
     def score(self, user: int, item: int, removed: Mapping[EdgeType, Tensor] | None = None) -> float:
@@ -126,6 +123,10 @@ class Deletions:
     def _anew(self, user: int, item: int, removed: Mapping[EdgeType, Tensor]) -> float:
         graph = self.model.graph_inputs.graph
         gone = {kind: graph[kind].edge_id[places.to(self.model.device)] for kind, places in removed.items()}
+        if self.model.own_interactions:  # without those of others there is less to be made anew
+            target = self.model.graph_inputs.target
+            others = graph[target].edge_id[graph[target].edge_index[0] != user]
+            gone[target] = torch.cat([gone.get(target, others[:0]), others])
         return self._score(without_edges(self.model, gone), user, item)
 
     @torch.no_grad()

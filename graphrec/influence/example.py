@@ -14,8 +14,10 @@ from graphrec.runs import Run
 from graphrec.serving import Recommender
 
 
-def add_example(run: Run, data: RecDataset, *, paths: int = 5, k: int = 20) -> Run:
+def add_example(run: Run, data: RecDataset, *, paths: int = 3, k: int = 20) -> Run:
     """Explain one recommendation in a run's report, where the model reads a knowledge graph; else nothing is done.
+
+    By paths alone; the interactions that it rests on are named by ``graphrec explain RUN --report``.
 
     The user is the one with the best list of the test part (the lowest number on a tie), or simply the first where
     there is none; the item is the first in the list that the test part confirms, or simply the first.
@@ -36,7 +38,7 @@ def add_example(run: Run, data: RecDataset, *, paths: int = 5, k: int = 20) -> R
     listed = Recommender.from_pretrained(run).recommend([user], min(k, data.num_items))["item"].to_list()
     if not listed:  # the user knows all items
         return run
-    found = explain(run, data, user=user, item=_item(listed, user, data), k=paths)
+    found = explain(run, data, user=user, item=_item(listed, user, data), k=paths, controls=2, interactions=0)
     return add_explanation(run, found, data)
 
 

@@ -118,6 +118,10 @@ class GraphRecommender(nn.Module):
     presets: ClassVar[Mapping[str, Preset]] = {}
     # Parameters with a row for each node, and whose rows they are: what can be copied by raw id from another run.
     row_parameters: ClassVar[Mapping[str, str]] = {}
+    # Whether a user's scores, the parameters given, rest on no other user's interactions.
+    own_interactions: ClassVar[bool] = False
+    # Whether the constructor computes what loading would overwrite.
+    fills: bool = True
 
     def __init__(self, inputs: GraphInputs | RecDataset, **hparams: Any) -> None:
         super().__init__()
@@ -248,14 +252,31 @@ class GraphRecommender(nn.Module):
         """Every attribute made from edges, by name."""
         return {}
 
+    @property
+    def weights_delete(self) -> bool:
+        """Whether the score with an edge at weight 0 is the score without the edge.
+
+        Not where a model draws lists of neighbours or prunes the graph: that is done anew without an edge, and another
+        takes its place, while a weight of 0 leaves a hole.
+        """
+        return {"knowledge", "attention"}.issuperset(self.derived())
+
     def facts(self) -> Mapping[str, float | int]:
         """Numbers about the trained model that its run should state (weights kept, error of an approximation)."""
         return {}
 
     @classmethod
     def unfilled(cls, inputs: GraphInputs, hparams: Mapping[str, Any]) -> Self:
-        """A model whose parameters are about to be loaded; a subclass may leave out costly initial values."""
-        return cls(inputs, **hparams)
+        """A model whose parameters and buffers are about to be loaded; see :attr:`fills`."""
+        model = cls.__new__(cls)
+        object.__setattr__(model, "fills", False)  # before its constructor has run, torch's own takes no attribute
+        cls.__init__(model, inputs, **hparams)
+        model.fills = True
+        return model
+
+    def drawn(self, draw: Callable[[], Tensor], *shape: int) -> Tensor:
+        """``draw()``, an integer tensor of a shape; -1 everywhere where the values are about to be loaded."""
+        return draw() if self.fills else torch.full(shape, -1, dtype=torch.int64, device=self.device)
 
     def batch_weight(self, batch: Batch, terms: Tensor) -> Tensor:
         """Mean of per-example terms (B,) under the batch's weights: ``sum(weight * terms) / B``."""

@@ -220,6 +220,11 @@ class DiffKG(PrunedKnowledge):
         final = summed_layers(self.matrix, loops, self.user_embedding, table, self.num_layers, values)
         return [Encoded(*sides) for sides in zip(*(side.split(self.dim, 1) for side in final), strict=True)]
 
+    @property
+    def weights_delete(self) -> bool:
+        """With all tails of the whole graph as the main view, for the scores are its alone."""
+        return self.main == "original" and self.max_tails is None
+
     def encode(self, *, edge_weight: EdgeWeight = None) -> Encoded:
         """E* of the main view, (U, D) and (I, D), without dropout."""
         return self.views([self.main], edge_weight)[0]

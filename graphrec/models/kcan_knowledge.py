@@ -64,7 +64,8 @@ class DistilledKnowledge(KnowledgeRecommender):
             self.register_buffer("attention", self.uniform_attention())
         if lists:
             first = randomness.derive(self.seed, "first lists")
-            self.register_buffer("neighbours", self.draw_neighbours(first))
+            size = self.knowledge.num_nodes, num_neighbours
+            self.register_buffer("neighbours", self.drawn(lambda: self.draw_neighbours(first), *size))
             # What the lists were drawn with, so that they can be drawn again on another graph.
             self.register_buffer("drawn_with", torch.tensor(first))
 

@@ -136,7 +136,8 @@ class KGCN(PointwiseKnowledge):
         self.dim, self.num_layers, self.num_neighbours, self.reg = dim, num_layers, num_neighbours, reg
         self.aggregator, self.mix, self.relation_score = aggregator, mix, relation_score
         self.neighbours: Tensor
-        self.register_buffer("neighbours", self.neighbour_lists())
+        lists = self.drawn(self.neighbour_lists, self.knowledge.num_nodes, num_neighbours, 2)
+        self.register_buffer("neighbours", lists)
         self._initialise()
 
     def _initialise(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -115,18 +115,11 @@ class PairwiseRecommender(GraphRecommender):
         self.item_embedding = nn.Parameter(torch.empty(self.num_items, dim))
         self.initialise(init, init_scale)
 
-    @classmethod
-    def unfilled(cls, inputs: GraphInputs, hparams: Mapping[str, Any]) -> Self:
-        """As in the base; singular vectors that would be overwritten are not computed."""
-        model = cls(inputs, **{**hparams, "init": "normal"})
-        model.hparams = dict(hparams)
-        return model
-
     @torch.no_grad()
     def initialise(self, init: Initialisation, scale: float) -> None:
         """Fill the tables; see the class."""
         tables = {"user": self.user_embedding, "item": self.item_embedding}
-        if init == "spectral":
+        if init == "spectral" and self.fills:
             if self.dim > min(self.num_users, self.num_items):
                 raise InputError(
                     f"init='spectral' has at most {min(self.num_users, self.num_items)} singular vectors on this "
@@ -139,7 +132,7 @@ class PairwiseRecommender(GraphRecommender):
             return
         for name, table in tables.items():
             stream = randomness.generator(self.seed, f"initialisation/{name}")
-            if init == "normal":
+            if init != "xavier":
                 nn.init.normal_(table, std=scale, generator=stream)
             else:
                 nn.init.xavier_uniform_(table, generator=stream)

@@ -70,6 +70,7 @@ class RippleNet(PointwiseKnowledge):
     """
 
     row_parameters: ClassVar[Mapping[str, str]] = {"item_embedding": "item", "entity_embedding": "entity"}
+    own_interactions: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Preset]] = {
         "published": Preset(
             model={"resample": True}, fit={"epochs": 10}, note="The authors' setting for MovieLens-1M."
@@ -132,7 +133,8 @@ class RippleNet(PointwiseKnowledge):
         self.dim, self.num_hops, self.memory_size, self.resample = dim, num_hops, memory_size, resample
         self.item_update, self.user_vector = item_update, user_vector
         self.kg_weight, self.reg = kg_weight, reg
-        self.register_buffer("ripples", self.ripple_sets())
+        sets = self.drawn(self.ripple_sets, self.num_users, num_hops, memory_size)
+        self.register_buffer("ripples", sets)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -154,8 +156,9 @@ class RippleNet(PointwiseKnowledge):
     def ripple_sets(self) -> Tensor:
         """(U, H, M) int64: edges of the knowledge graph, -1 in empty places."""
         graph, pairs = self.knowledge_graph(), self.graph_inputs.adjacency()
-        edges = torch.stack([pairs.rows().long(), pairs.col.long()])
-        users, items = torch.unique(edges, dim=1)  # a pair may be several edges
+        keys = torch.unique_consecutive(pairs.rows().long() * self.num_items + pairs.col)  # a pair may be several edges
+        users = torch.div(keys, self.num_items, rounding_mode="floor")
+        items = keys - users * self.num_items
         indptr = torch.zeros(self.num_users + 1, dtype=torch.int64, device=users.device)
         indptr[1:] = torch.bincount(users, minlength=self.num_users).cumsum(0)
         return ripple_sets(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -203,18 +203,6 @@ class Sharded(ShardEnsemble):
             raise InputError("an edge is asked for that the model's graph does not have.")
         return self.edge_shard.cpu()[order[place]]
 
-    @classmethod
-    def unfilled(cls, inputs: GraphInputs, hparams: Mapping[str, Any]) -> Self:
-        """As in the base; singular vectors that would be overwritten are not computed."""
-        base = dict(hparams.get("base_hparams") or {})
-        if base.get("init") != "spectral":
-            return cls(inputs, **hparams)
-        model = cls(inputs, **{**hparams, "base_hparams": {**base, "init": "normal"}})
-        model.hparams = dict(hparams)
-        for number in range(model.num_shards):
-            model._shard(number).hparams["init"] = "spectral"
-        return model
-
     def shard_seed(self, number: int) -> int:
         """The seed of a shard's initial tables."""
         return self.seed if number == 0 else randomness.derive(self.seed, f"shard/{number}")
@@ -222,10 +210,9 @@ class Sharded(ShardEnsemble):
     def shard_model(self, number: int, kept: Tensor) -> PairwiseRecommender:
         """A new model of shard ``number`` on some of the edges (E,) bool, with its initial tables."""
         settings = {**(self.hparams["base_hparams"] or {}), "seed": self.shard_seed(number)}
-        model: PairwiseRecommender = base_class(self.hparams["base"])(
-            part_of_inputs(self.graph_inputs, kept), **settings
-        )
-        return model
+        kind: type[PairwiseRecommender] = base_class(self.hparams["base"])
+        inputs = part_of_inputs(self.graph_inputs, kept)
+        return kind(inputs, **settings) if self.fills else kind.unfilled(inputs, settings)
 
     @property
     def row_parameters(self) -> Mapping[str, str]:  # type: ignore[override]

@@ -20,9 +20,9 @@ def inputs() -> tuple[RelationalGraph, Tensor, Tensor]:
     return graph, torch.from_numpy(pairs.indptr.copy()), torch.from_numpy(pairs.items.copy())
 
 
-def chain(links: list[tuple[int, int]]) -> RelationalGraph:
+def chain(links: list[tuple[int, int]], items: int = 10) -> RelationalGraph:
     made = HeteroData()
-    made["user"].num_nodes, made["item"].num_nodes, made["entity"].num_nodes = 1, 10, 0
+    made["user"].num_nodes, made["item"].num_nodes, made["entity"].num_nodes = 1, items, 0
     made["user", "interacts", "item"].edge_index = torch.zeros(2, 1, dtype=torch.int64)
     made["item", "related", "item"].edge_index = torch.tensor(links).T
     return relational_graph(made, ("user", "interacts", "item"), "directed")
@@ -95,6 +95,32 @@ def test_blocks_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.undo()
         other = ripple_sets(graph, indptr, nodes, num_hops=2, size=8, seed=4, resample=resample)
         assert not torch.equal(other, whole)
+
+
+@pytest.mark.parametrize("resample", [False, True])
+def test_the_lowest_of_many_candidates_are_those_of_a_whole_sort(
+    resample: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = chain([(0, tail) for tail in range(1, 300)] + [(2, 3), (2, 4)], items=300)
+    users = 300
+    indptr, nodes = torch.arange(users + 1), torch.tensor([0]).repeat(users)
+    nodes[::7] = 2
+    found = ripple_sets(graph, indptr, nodes, num_hops=1, size=4, seed=5, resample=resample)
+    seen: list[bool] = []
+    near = module._lowest
+
+    def none(bits: Tensor, counts: Tensor, size: int) -> None:
+        seen.append(near(bits, counts, size) is not None)
+
+    monkeypatch.setattr(module, "_lowest", none)
+    assert torch.equal(ripple_sets(graph, indptr, nodes, num_hops=1, size=4, seed=5, resample=resample), found)
+    assert seen == [True]
+
+
+def test_too_few_low_candidates_are_made_up_for() -> None:
+    bits = torch.arange(1000).repeat(2) + torch.iinfo(torch.int64).max - 2000  # none is low
+    near = module._lowest(bits, torch.tensor([1000, 1000]), 4)
+    assert near is not None and bool(near.all())
 
 
 def test_a_users_draws_do_not_depend_on_other_users() -> None:

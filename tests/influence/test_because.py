@@ -218,7 +218,7 @@ def test_what_is_refused_and_what_is_cautioned() -> None:
 def test_a_model_built_anew_for_each_deletion_tries_few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BECAUSE, "_DOUBLE_BACKWARD_UP_TO", 10)
     data = planted_kg()
-    model = trained(graphrec.models.DiffKG(data, dim=8, lr=1e-2), 1)
+    model = trained(graphrec.models.DiffKG(data, dim=8, lr=1e-2, main="pruned"), 1)
     pairs = data.pairs("train")
     user = int(np.argmax(np.diff(pairs.indptr)))
     chosen = because(model, data, user, 7, k=1, controls=2)

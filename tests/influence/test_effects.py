@@ -55,15 +55,24 @@ def test_slopes_are_those_of_differences(model: GraphRecommender) -> None:
 
 def test_deletion_is_that_of_a_model_made_anew(model: GraphRecommender) -> None:
     deletions = Deletions(model)
-    assert deletions.by_weights == (type(model).__name__ in ("KGAT", "KGIN"))
+    assert deletions.by_weights == (type(model).__name__ in ("KGAT", "KGIN", "DiffKG"))
     store = model.graph_inputs.graph[TO_ENTITY]
     of_item = torch.nonzero(store.edge_index[0] == 7)[:, 0]
     assert len(of_item) >= 2
-    for places in (of_item[:1], of_item[:2], torch.arange(0, 30, 4)):
-        expected = without_edges(model, {TO_ENTITY: store.edge_id[places]})
+    target = model.graph_inputs.target
+    clicks = model.graph_inputs.graph[target]
+    own = torch.nonzero(clicks.edge_index[0] == 3)[:2, 0]
+    for removed in (
+        {TO_ENTITY: of_item[:1]},
+        {TO_ENTITY: of_item[:2]},
+        {TO_ENTITY: torch.arange(0, 30, 4)},
+        {TO_ENTITY: of_item[:1], target: own},
+    ):
+        gone = {kind: model.graph_inputs.graph[kind].edge_id[places] for kind, places in removed.items()}
+        expected = without_edges(model, gone)
         with torch.no_grad():
             score = float(expected.score(torch.tensor([3]), torch.tensor([7])))
-        assert deletions.score(3, 7, {TO_ENTITY: places}) == pytest.approx(score, abs=1e-5)
+        assert deletions.score(3, 7, removed) == pytest.approx(score, abs=1e-5)
     with torch.no_grad():
         whole = float(model.score(torch.tensor([3]), torch.tensor([7])))
     assert deletions.score(3, 7) == deletions.score(3, 7, {TO_ENTITY: of_item[:0]}) == pytest.approx(whole, abs=1e-5)

@@ -25,7 +25,7 @@ def test_a_confirmed_recommendation_of_the_best_list_is_explained(tmp_path: Path
     code = int(data.vocabularies["user"].encode([found.user.id])[0])
     confirmed = data.vocabularies["item"].raw[pairs.items[pairs.indptr[code] : pairs.indptr[code + 1]]].tolist()
     assert found.item.id == next(item for item in listed if item in confirmed)
-    assert len(found.paths) == 2 and found.because is not None
+    assert len(found.paths) == 2
     assert str(found.item) in (run.path / "report.html").read_text(encoding="utf-8")
     run.verify()
 
