@@ -13,6 +13,8 @@ from graphrec.reports.explanation import Explanation, Path
 from graphrec.reports.markup import scroll
 
 _WIDTH, _ROW, _TOP = 760, 48, 26
+# Half of it is how far a line rises or falls from the middle row: its label has to pass below that of the node.
+_LEAST = 160
 
 
 def ego_graph(explanation: Explanation) -> networkx.MultiDiGraph[Any]:
@@ -55,7 +57,7 @@ def picture(explanation: Explanation) -> str:
         return ""
     layout = networkx.multipartite_layout(graph, subset_key="layer")
     places = np.array([layout[key] for key in graph])
-    height = 2 * _TOP + _ROW * max(_rows(graph), 2)
+    height = 2 * _TOP + max(_ROW * _rows(graph), _LEAST if _rows(graph) > 1 else 2 * _ROW)
     low, span = places.min(0), np.maximum(places.max(0) - places.min(0), 1e-9)
     scaled = (places - low) / span
     scaled[:, 1] = np.where(np.ptp(places[:, 1]) < 1e-9, 0.5, scaled[:, 1])

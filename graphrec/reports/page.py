@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from graphrec.datasets.tables import PARTS
 from graphrec.reports import svg
 from graphrec.reports.clicks import click_section
 from graphrec.reports.explanation_section import explanations_section
@@ -197,16 +198,21 @@ def _learning(parts: ReportParts) -> str:
     losses = (["loss"] if "loss" in losses else []) + [key for key in losses if key != "loss"]
     if len(losses) == 2:
         losses = losses[:1]  # one named term is the loss itself
-    measured = [key for key in keys if "/" in key and _is_curve(key.rpartition("/")[2])]
-    measured = measured or [key for key in keys if "/" in key]
+    of_parts = [key for key in keys if "/" in key and key.partition("/")[0] in PARTS]
+    terms = [key for key in keys if "/" in key and key not in of_parts]
+    measured = [key for key in of_parts if _is_curve(key.rpartition("/")[2])] or of_parts
     measured.sort(key=lambda key: (-int(k) if (k := key.rpartition("@")[2]).isdigit() else 0, "recall" not in key))
     best = parts.metrics.get("best_epoch")
     mark = None if best is None else float(best)
     told = f" The dashed line is the epoch that was kept ({svg.number(mark)})." if mark is not None else ""
     loss = svg.line_chart("Training loss by epoch", series(losses[:_MAX_LINES]), "epoch", "loss", mark)
-    curves = svg.line_chart("Validation metrics by epoch", series(measured[:_MAX_LINES]), "epoch", "metric", mark)
     figures = figure(loss, f"<b>Training loss</b>, mean of each epoch.{told}")
-    figures += figure(curves, f"<b>Validation metrics</b> by epoch.{told}")
+    if measured or len(terms) < 2:
+        curves = svg.line_chart("Validation metrics by epoch", series(measured[:_MAX_LINES]), "epoch", "metric", mark)
+        figures += figure(curves, f"<b>Validation metrics</b> by epoch.{told}")
+    else:
+        curves = svg.line_chart("Terms of the loss by epoch", series(terms[:_MAX_LINES]), "epoch", "term", mark)
+        figures += figure(curves, "<b>Terms of the loss</b>, mean of each epoch; in brackets the phase of training.")
     if not figures:
         return ""
     head = "".join(f'<th scope="col" class="number">{escape(key)}</th>' for key in keys)

@@ -142,6 +142,14 @@ def test_every_word_is_escaped() -> None:
     assert page.count(html.escape(EVIL)) > 15
 
 
+def test_terms_of_the_loss_are_no_metrics_of_a_part() -> None:
+    terms = {"loss": 1.0, "pairs/rank": 0.9, "pairs/reg": 0.1}
+    page = render(ReportParts("m", "d", history=[{"epoch": 1, **terms}, {"epoch": 2, **terms}]))
+    assert "Terms of the loss" in page and "Rank (pairs)" in page and "Validation metrics" not in page
+    page = render(ReportParts("m", "d", history=[{"epoch": n, **terms, "valid/recall@20": 0.1} for n in (1, 2)]))
+    assert "Validation metrics" in page and "Recall@20 (valid)" in page and "Rank (pairs)" not in page
+
+
 def test_what_is_not_known_is_left_out() -> None:
     page = render(ReportParts(model="EASE", dataset="d"))
     assert Checker(page).open == []
