@@ -85,6 +85,8 @@ class Table:
     """Options of fit for every row."""
     load: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Further options of load."""
+    also: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    """Further evaluations on the test part: options of evaluate by a name, which their metrics have before a slash."""
     note: str = ""
     """What a reader should know."""
 
@@ -166,6 +168,8 @@ def run_row(table: Table, row: Row, permuted: bool, seed: int, data: RecDataset,
         run = graphrec.fit(model, data, out=out, seed=seed, report=False, callbacks=[budget], **fit)
         run = with_seconds(run, budget.spent)
     metrics = dict(run.metrics)
+    for name, options in table.also.items():
+        metrics |= {f"{name}/{key}": value for key, value in graphrec.evaluate(run.model(), data, **options).items()}
     kept = {name: metrics[name] for name in table.metrics if name in metrics}
     part = run.config.get("selected_on")
     validation = {

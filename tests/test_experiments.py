@@ -86,7 +86,8 @@ def test_a_table_is_run_resumed_and_shown(tmp_path: Path) -> None:
         "dataset": "world",
         "load": {"users": 200},
         "seconds": 30,
-        "metrics": ["recall@20"],
+        "metrics": ["recall@20", "seen/recall@20"],
+        "also": {"seen": {"candidates": "seen", "ks": 20}},
         "hparams": {"dim": 8},
         "fit": {"epochs": 1, "progress": False},
         "rows": ["Popularity", {"model": "KGIN"}],
@@ -99,6 +100,7 @@ def test_a_table_is_run_resumed_and_shown(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "results" / "table-small.json").read_text(encoding="utf-8"))["rows"]
     assert set(rows) == {"Popularity", "KGIN", "KGIN (permuted)"}
     assert rows["KGIN"]["0"]["recall@20"] != rows["KGIN (permuted)"]["0"]["recall@20"]
+    assert 0 < rows["KGIN"]["0"]["recall@20"] <= rows["KGIN"]["0"]["seen/recall@20"]
     assert "| KGIN" in first.stdout
     stamps = [path.stat().st_mtime_ns for path in sorted((tmp_path / "runs").rglob("manifest.json"))]
     assert len(stamps) == 3
