@@ -5,6 +5,7 @@
 ``epoch``   a whole epoch on ml-1m-kg, phase by phase.
 ``items``   amazon-beauty-kg, rows of items: a few steps of each phase, the epoch extrapolated from them.
 ``all``     amazon-beauty-kg, rows of all nodes, at most 256 at a time: the same, and the peak of memory.
+``-half``   behind either of these: wide layers in bfloat16.
 
 Each part runs in a process of its own, so that its peak of resident memory is its own. CPU seconds stand beside the
 clock's: on a machine that others use too, they are what the part took.

@@ -83,7 +83,7 @@ def hash_pairs(seed: int, rows: Tensor, cols: Tensor, shape: tuple[int, int]) ->
     """
     own = hash_bits(seed, torch.arange(shape[0], device=rows.device))
     other = _mix(torch.arange(shape[1], device=cols.device) + _GAMMA) + _GAMMA
-    return _mix(own.index_select(0, rows) + other.index_select(0, cols))
+    return joined_bits(own.index_select(0, rows), other.index_select(0, cols))
 
 
 def joined_bits(*parts: Tensor) -> Tensor:

@@ -121,10 +121,9 @@ def _sample(draws: _Draws, user: Tensor, edge: Tensor, copy: Tensor, found: Tens
     size = found.shape[1]
     some, counts = torch.unique_consecutive(user, return_counts=True)
     start = counts.cumsum(0) - counts
-    run = torch.repeat_interleave(start, counts)
     parts = [draws.of_user[user], draws.of_edge[edge]]
     if resample:  # copies of one edge are told apart by the place of the tail they leave, counted within the user
-        parts.append(hash_bits(derive(draws.seed, "copy"), copy - copy[run]))
+        parts.append(hash_bits(derive(draws.seed, "copy"), copy - copy[start].repeat_interleave(counts)))
     bits = joined_bits(*parts)
     near = _lowest(bits, counts, size)
     kept = torch.arange(len(user), device=user.device) if near is None else torch.nonzero(near)[:, 0]
@@ -147,12 +146,9 @@ def _lowest(bits: Tensor, counts: Tensor, size: int) -> Tensor | None:
     likely = size + 8 * math.sqrt(size) + 16
     if len(bits) < 4 * likely * len(counts):
         return None
-    share = (likely / counts.double()).clamp_max(1.0)
-    below = torch.where(
-        share < 1, (share * 2.0**64 - 2.0**63).clamp_max(2.0**63 - 2048).long(), torch.iinfo(torch.int64).max
-    )
-    near = bits <= torch.repeat_interleave(below, counts)
+    below = (likely / counts.double() * 2.0**64 - 2.0**63).clamp_max(2.0**63 - 2048).long()
     owner = torch.repeat_interleave(torch.arange(len(counts), device=bits.device), counts)
+    near = bits <= below[owner]
     held = torch.bincount(owner[near], minlength=len(counts))
     short = held < counts.clamp_max(size)  # as good as never
     return near | short[owner] if bool(short.any()) else near

@@ -88,7 +88,7 @@ class Deletions:
 
     def __init__(self, model: GraphRecommender) -> None:
         self.model = model
-        self.by_weights = bool(model.phases()) and model.weights_delete
+        self.by_weights = model.weights_delete
         self._compared = False
 
     def score(self, user: int, item: int, removed: Mapping[EdgeType, Tensor] | None = None) -> float:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from graphrec.datasets.dataset import RecDataset
 from graphrec.influence.explain import explain
 from graphrec.influence.nodes import code_of
@@ -32,13 +30,13 @@ def add_example(run: Run, data: RecDataset, *, paths: int = 3, k: int = 20) -> R
         The run, whose manifest names ``explanations.json`` and the report; see
         :func:`graphrec.reports.add_explanation`.
     """
-    if getattr(run.model(), "knowledge", None) is None:
+    if not run.model_class.needs.kg:
         return run
-    user = _user(run, data)
-    listed = Recommender.from_pretrained(run).recommend([user], min(k, data.num_items))["item"].to_list()
+    user, recommender = _user(run, data), Recommender.from_pretrained(run)
+    listed = recommender.recommend([user], min(k, data.num_items))["item"].to_list()
     if not listed:  # the user knows all items
         return run
-    found = explain(run, data, user=user, item=_item(listed, user, data), k=paths, controls=2, interactions=0)
+    found = explain(recommender, data, user=user, item=_item(listed, user, data), k=paths, controls=2, interactions=0)
     return add_explanation(run, found, data)
 
 
@@ -49,7 +47,7 @@ def _user(run: Run, data: RecDataset) -> Any:
         return data.vocabularies[data.target[0]].raw[data.interactions("train").source.min()]
     frame = table.to_pandas()
     measured = frame.columns.drop(["user", "truth", "train"])[0]
-    return frame["user"].iloc[int(np.nanargmax(frame[measured].fillna(-1)))]
+    return frame["user"].iloc[frame[measured].fillna(-1).argmax()]
 
 
 def _item(listed: list[Any], user: Any, data: RecDataset) -> Any:

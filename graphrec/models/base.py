@@ -256,10 +256,10 @@ class GraphRecommender(nn.Module):
     def weights_delete(self) -> bool:
         """Whether the score with an edge at weight 0 is the score without the edge.
 
-        Not where a model draws lists of neighbours or prunes the graph: that is done anew without an edge, and another
-        takes its place, while a weight of 0 leaves a hole.
+        Not of a closed form, which is solved again; nor where a model draws lists of neighbours or prunes the graph:
+        that is done anew without an edge, and another takes its place, while a weight of 0 leaves a hole.
         """
-        return {"knowledge", "attention"}.issuperset(self.derived())
+        return bool(self.phases()) and {"knowledge", "attention"}.issuperset(self.derived())
 
     def facts(self) -> Mapping[str, float | int]:
         """Numbers about the trained model that its run should state (weights kept, error of an approximation)."""

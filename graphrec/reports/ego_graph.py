@@ -57,7 +57,8 @@ def picture(explanation: Explanation) -> str:
         return ""
     layout = networkx.multipartite_layout(graph, subset_key="layer")
     places = np.array([layout[key] for key in graph])
-    height = 2 * _TOP + max(_ROW * _rows(graph), _LEAST if _rows(graph) > 1 else 2 * _ROW)
+    rows = _rows(graph)
+    height = 2 * _TOP + max(_ROW * rows, _LEAST if rows > 1 else 2 * _ROW)
     low, span = places.min(0), np.maximum(places.max(0) - places.min(0), 1e-9)
     scaled = (places - low) / span
     scaled[:, 1] = np.where(np.ptp(places[:, 1]) < 1e-9, 0.5, scaled[:, 1])

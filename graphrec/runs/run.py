@@ -183,6 +183,15 @@ class Run:
         self._check_superseded((self.path / SUPERSEDED).is_file())
         return read_tensors(self.path / "model.safetensors")[0]
 
+    @property
+    def model_class(self) -> type[GraphRecommender]:
+        """The class of the model, found without opening it.
+
+        Raises:
+            InputError: it is not graphrec's own and its module is not imported.
+        """
+        return _resolve(str(self.config["model"]))
+
     def model(
         self, device: str | torch.device = "cpu", *, model_class: type[GraphRecommender] | None = None
     ) -> GraphRecommender:
@@ -196,7 +205,7 @@ class Run:
             InputError: there is no such device here.
         """
         device = known_device(device)
-        model_class = model_class or _resolve(str(self.config["model"]))
+        model_class = model_class or self.model_class
         model = model_class.unfilled(self.inputs(), self.config["hparams"])
         load_weights(model, self.weights(), str(self.path / "model.safetensors"))
         return model.to(device).eval()
