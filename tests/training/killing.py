@@ -148,8 +148,11 @@ def train_until_killed(*arguments: Any, after: float | None = None, **keywords: 
 
 def stamp(out: Path) -> int:
     """Changes whenever the training that writes to ``out`` has written something."""
-    folder = training_folder(out)
-    return max((path.stat().st_mtime_ns for path in folder.glob("c*")), default=0) if folder.exists() else 0
+    newest = 0
+    for path in training_folder(out).glob("c*"):
+        with contextlib.suppress(FileNotFoundError):  # a temporary file that has got its name since it was listed
+            newest = max(newest, path.stat().st_mtime_ns)
+    return newest
 
 
 def digest(path: Path) -> str:
