@@ -17,6 +17,7 @@ from torch import Tensor
 
 from graphrec.errors import InputError
 from graphrec.graphs.adjacency import Adjacency
+from graphrec.layers.grouped_rows import GroupedRows, grouped_rows, ungrouped
 from graphrec.layers.spmm import multiply, spmm
 
 LayerWeights = Tensor | Sequence[float]
@@ -153,9 +154,15 @@ class _PolynomialRows(torch.autograd.Function):
         user_index, user_place = torch.unique(user_rows, return_inverse=True)
         item_index, item_place = torch.unique(item_rows, return_inverse=True)
         ego = users.index_select(0, user_index), items.index_select(0, item_index)
-        picked = adj.row_subset(user_index, edges=False), adj.transposed.row_subset(item_index, edges=False)
-        final = _power_rows(adj, (users, items), weights, picked, (user_index, item_index), ego)
-        ctx.adj, ctx.picked, ctx.weights = adj, picked, weights
+        # A last product that is the first too reads the tables themselves.
+        groups = grouped_rows(adj, users) if len(weights) > 2 else ungrouped(adj)
+        places = groups.placed(0, user_index), groups.placed(1, item_index)
+        picked = (
+            groups.between[0].row_subset(places[0], edges=False),
+            groups.between[1].row_subset(places[1], edges=False),
+        )
+        final = _power_rows(groups, (users, items), weights, picked, places, ego)
+        ctx.adj, ctx.groups, ctx.picked, ctx.places, ctx.weights = adj, groups, picked, places, weights
         ctx.shapes = users.shape, items.shape
         ctx.save_for_backward(user_index, user_place, item_index, item_place, user_rows, item_rows)
         back_to = (user_place, item_place, user_place, item_place)
@@ -175,8 +182,10 @@ class _PolynomialRows(torch.autograd.Function):
             x.new_zeros(len(index[side % 2]), x.shape[1]).index_add_(0, (user_place, item_place)[side % 2], x)
             for side, x in enumerate(grads)
         ]
-        outermost = [ego.add_(x, alpha=ctx.weights[0]) for ego, x in zip(summed[2:], summed[:2], strict=True)]
-        result = _horner_of_rows(ctx.adj, ctx.weights, ctx.picked, index, summed[:2], outermost)
+        result = _horner_of_rows(ctx.groups, ctx.weights, ctx.picked, ctx.places, summed[:2])
+        for side, x in enumerate(result):
+            # index_add_ is slow with a factor of its own.
+            x.index_add_(0, index[side], summed[2 + side].add_(summed[side], alpha=ctx.weights[0]))
         return None, *result, None, None, None
 
 
@@ -195,50 +204,42 @@ def _horner(adj: Adjacency, users: Tensor, items: Tensor, weights: Sequence[floa
 
 
 def _power_rows(
-    adj: Adjacency, tables: Pair, weights: Sequence[float], picked: Matrices, index: Pair, ego: Pair
+    groups: GroupedRows, tables: Pair, weights: Sequence[float], picked: Matrices, places: Pair, ego: Pair
 ) -> Pair:
     """Rows of the polynomial, power by power: no sum is formed outside those rows.
 
     The powers of the users' table are alternately tables of items and of users, and so are those of the items' table:
     two chains that do not meet. One after the other they need half of the memory, and that stays in the cache.
     """
-    matrices = adj, adj.transposed
     sums = ego[0] * weights[0], ego[1] * weights[0]
     for start in (0, 1):
         side, current = start, tables[start]
-        for weight in weights[1:-1]:
+        for power, weight in enumerate(weights[1:-1], start=1):
             side = 1 - side
-            current = multiply(matrices[side], current)
-            sums[side].add_(current.index_select(0, index[side]), alpha=weight)
+            current = multiply((groups.first if power == 1 else groups.between)[side], current)
+            sums[side].add_(current.index_select(0, places[side]), alpha=weight)
         side = 1 - side
         multiply(picked[side], current, out=sums[side], add=sums[side], scale=weights[-1])
     return sums
 
 
 def _horner_of_rows(
-    adj: Adjacency,
-    weights: Sequence[float],
-    picked: Matrices,
-    index: Pair,
-    rows: Sequence[Tensor],
-    outermost: Sequence[Tensor],
+    groups: GroupedRows, weights: Sequence[float], picked: Matrices, places: Pair, rows: Sequence[Tensor]
 ) -> Pair:
-    """The polynomial of a pair that is zero outside some rows; the first product takes the entries of those alone.
-
-    In two chains too. ``outermost`` are the rows that stand for w_0 G.
+    """The polynomial, without its term of layer 0, of a pair that is zero outside some rows; the first product takes
+    the entries of those alone. In two chains too.
     """
-    matrices, transposed = (adj, adj.transposed), (picked[0].turned(), picked[1].turned())
+    transposed = picked[0].turned(), picked[1].turned()
     inner = weights[-2:0:-1]
     result = []
     for end in (0, 1):
         side = (end + len(inner)) % 2
         current = multiply(transposed[1 - side], rows[1 - side] * weights[-1])
         for weight in inner:
-            # index_add_ is slow with a factor of its own.
-            current.index_add_(0, index[side], rows[side] * weight)
+            current.index_add_(0, places[side], rows[side] * weight)
             side = 1 - side
-            current = multiply(matrices[side], current)
-        result.append(current.index_add_(0, index[end], outermost[end]))
+            current = multiply(groups.between[side], current)
+        result.append(groups.by_id(end, current))
     return result[0], result[1]
 
 

@@ -76,19 +76,23 @@ def right_singular_vectors(
     return squares.clamp_min(0.0).sqrt().float(), vectors.float().contiguous()
 
 
-def singular_vectors(adj: Adjacency, k: int, *, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def singular_vectors(
+    adj: Adjacency, k: int, *, rounds: int = 8, extra: int = 40, seed: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
     r"""The leading singular triples of the normalised matrix, :math:`D_r^{-1/2} A D_c^{-1/2} \approx U S V^\top`.
 
     Args:
         adj: an (R, C) matrix of edges; its values are not looked at.
         k: how many, at most min(R, C).
+        rounds: as in :func:`right_singular_vectors`, and so are extra and seed.
+        extra: vectors iterated beyond k.
         seed: seeds the start.
 
     Returns:
         U (R, k), S (k,) descending and V (C, k), float32.
     """
     matrix = normalised(adj)
-    values, right = right_singular_vectors(matrix, k, seed=seed)
+    values, right = right_singular_vectors(matrix, k, rounds=rounds, extra=extra, seed=seed)
     left = multiply(matrix, right) / values.clamp_min(torch.finfo(values.dtype).tiny)
     return left, values, right
 
