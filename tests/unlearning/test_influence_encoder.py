@@ -19,7 +19,7 @@ from graphrec.graphs.adjacency import Adjacency
 from graphrec.models import BPRMF, LightGCN, XSimGCL
 from graphrec.models.base import PairBatch
 from graphrec.models.deletion import without_edges
-from graphrec.unlearning.unlearnrec import losses, state
+from graphrec.unlearning.unlearnrec import expected, losses, state, training
 from graphrec.unlearning.unlearnrec.backbone import Backbone, initial_tables
 from graphrec.unlearning.unlearnrec.encoder import InfluenceEncoder, request_matrix, touched
 from graphrec.unlearning.unlearnrec.expected import expected_scores, non_edges
@@ -321,6 +321,47 @@ def test_scores_of_pairs_that_were_never_edges_are_foretold() -> None:
     assert float(torch.corrcoef(torch.stack([found.scores, truth]))[0, 1]) > 0.6
     pairs = non_edges(matrix, 500, seed=0, also=(users, items))
     assert not matrix.contains(*pairs).any()
+
+
+def test_pairs_are_foretold_alike_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = planted(200, 100, per_user=16)
+    matrix = trained(LightGCN(data, dim=8, num_layers=2), 1).graph_inputs.adjacency()
+    final = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
+    users, items = non_edges(matrix, 60, seed=1)
+    whole = expected_scores(final, matrix, users, items, seed=0)
+    monkeypatch.setattr(expected, "_BLOCK", 7)
+    assert torch.allclose(expected_scores(final, matrix, users, items, seed=0).scores, whole.scores, atol=1e-5)
+    none = expected_scores(final, matrix, users[:0], items[:0], seed=0)
+    assert none.scores.shape == (0,)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_weight_of_forgetting_grows_and_its_aim_stands_in_the_second_half(
+    exact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As published the weight is constant, and nothing is foretold."""
+    data = planted(per_user=8)
+    model = LightGCN(data, dim=8, batch_size=16)
+    served = Served(Backbone(model), torch.from_numpy(data.interactions("train").edge_id[::9].copy()), exact=exact)
+    log: list[float | str] = []
+    real, foretell = training.step_terms, served.foretell
+
+    def step_terms(served: Served, tables: torch.Tensor, phase: Any, batch: Any, weights: Weights, step: int) -> Any:
+        log.append(weights.forget)
+        return real(served, tables, phase, batch, weights, step)
+
+    monkeypatch.setattr(training, "step_terms", step_terms)
+    monkeypatch.setattr(served, "foretell", lambda tables: log.append("foretold") or foretell(tables))
+    made = encoder(8, size=(data.num_users, data.num_items)).float()
+    finetune(served, made, Weights(forget=0.3), epochs=2, seed=0)
+    weights = [x for x in log if not isinstance(x, str)]
+    if exact:
+        assert "foretold" not in log and set(weights) == {0.3}
+        return
+    assert weights == sorted(weights) and 0 < weights[0] < 0.2 and weights[-1] == pytest.approx(0.6)
+    assert np.mean(weights) == pytest.approx(0.3, rel=0.15)
+    assert log[0] == "foretold" and 1 < log.count("foretold") <= training.FORETELLINGS + 1
+    assert "foretold" not in log[len(log) // 2 + 2 :]
 
 
 def test_the_encoder_survives_its_files(tmp_path: Path) -> None:

@@ -3,19 +3,22 @@ r"""What a model would score pairs at, had they never been edges: the two-sided 
 A retrained model does not score forgotten pairs as low as it can, nor like random pairs: people's own pairs fit their
 taste, injected ones do not. So the score is foretold from what the *other* edges say about the pair. With Ē the present
 final representations and :math:`\hat A_r` the residual graph, :math:`Z^l = \hat A_r^l \bar E` describes a node by
-those around it; a linear fit on
+those around it; a least-squares fit on
 
 .. math:: \langle z^a_u, z^b_i \rangle,\; \langle z^a_u, \bar z^b \rangle,\; \langle \bar z^a, z^b_i \rangle,\;
           \|z^a_u\|^2,\; \|z^b_i\|^2,\; \log(1 + d_u),\; \log(1 + d_i) \text{ and their products}
 
-and on the products of the leading singular vectors of :math:`\hat A_r` (which no trained parameter enters) is made to
-the scores of random pairs that are no edges, none of which a step of training pulled up, and read at the forgotten
-pairs. A fit varies less than what it foretells; below its mean it is widened by 1/R: unlikely pairs are foretold
-as low as such pairs are. Above the mean it is left: what a model has learned of likely pairs leans to too high.
+on random rectified sums of these (:math:`\max(0, W x + b)`, W and b drawn once: what unlikely pairs score is no linear
+function of them), and on the products of the leading singular vectors of :math:`\hat A_r` (which no trained parameter
+enters) is made to the scores of random pairs that are no edges, none of which a step of training pulled up, and read at
+the forgotten pairs. A fit varies less than what it foretells; below its mean it is widened by 1/R: unlikely pairs are
+foretold as low as such pairs are. Above the mean it is left: what a model has learned of likely pairs leans to too
+high.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +28,7 @@ from graphrec.graphs.adjacency import Adjacency
 from graphrec.graphs.normalise import normalise
 from graphrec.layers.spectral import normalised, right_singular_vectors
 from graphrec.layers.spmm import multiply, spmm
-from graphrec.randomness import derive, hash_bits, hash_integers
+from graphrec.randomness import derive, generator, hash_bits, hash_integers
 
 HOPS = 2
 VECTORS = 32
@@ -33,7 +36,14 @@ ROUNDS = 3
 """Of the power iteration that gives the vectors: features of a fit, they need not be exact."""
 PAIRS = 1 << 13
 """Random pairs that a fit is made on, two thirds of them, and judged by, one third."""
-_RIDGE = 1e-5
+RECTIFIED = 128
+"""Random rectified sums among the features."""
+# Two degrees, the products of neighbours' means, and of each side their norms and products with the mean node.
+_RECTIFIED_INPUTS = 2 + HOPS * HOPS + 2 * HOPS * (1 + HOPS)
+_FARTHEST = 8.0
+"""Standard deviations beyond which a column counts as so far."""
+_BLOCK = 1 << 13
+_RIDGE = 1e-4
 # A fit worse than this is not widened further: it would be noise.
 _LEAST_FIT = 0.5
 
@@ -85,17 +95,17 @@ class Foretelling:
 
     @torch.no_grad()
     def __init__(self, matrix: Adjacency, users: Tensor, items: Tensor, *, seed: int, count: int = PAIRS) -> None:
-        pairs = non_edges(matrix, count, seed=seed, also=(users, items))
-        self.known, self.size = pairs.shape[1], matrix.shape[0]
-        self.users, self.items = torch.cat([pairs[0], users]), torch.cat([pairs[1], items])
+        self.pairs = torch.stack([users, items])
+        self.known = non_edges(matrix, count, seed=seed, also=(users, items))
         # A third of the pairs is kept to say how well the fit foretells.
-        self.held = hash_bits(derive(seed, "held out"), pairs[0], pairs[1]) % 3 == 0
-        self.normalised = normalise(matrix)
-        own, other = (torch.log1p(matrix.degrees(side).float()) for side in (0, 1))
-        own, other = own[self.users], other[self.items]
-        left, right = _leading_vectors(matrix)
-        columns = [own, other, own * other, own.square(), other.square()]
-        self.fixed = torch.cat([torch.stack(columns, 1), left[self.users] * right[self.items]], 1)
+        held = hash_bits(derive(seed, "held out"), self.known[0], self.known[1]) % 3 == 0
+        self.learned, self.held = (~held).nonzero()[:, 0], held.nonzero()[:, 0]
+        self.normalised, self.split = normalise(matrix), matrix.shape[0]
+        self.degrees = tuple(torch.log1p(matrix.degrees(side).float()) for side in (0, 1))
+        self.vectors = _leading_vectors(matrix)
+        stream = generator(seed, "rectified sums")
+        self.weights = torch.randn(_RECTIFIED_INPUTS, RECTIFIED, generator=stream) / _RECTIFIED_INPUTS**0.5
+        self.offsets = torch.randn(RECTIFIED, generator=stream)
 
     @torch.no_grad()
     def __call__(self, final: Tensor) -> Expected:
@@ -104,44 +114,71 @@ class Foretelling:
         Args:
             final: (N, D), Ē with the users first.
         """
-        count = self.known
-        scores = (final[self.users[:count]] * final[self.size :][self.items[:count]]).sum(-1)
-        scale, mean = float(scores.std()) if count > 1 else 1.0, float(scores.mean()) if count else 0.0
-        described = torch.cat([self.fixed.to(final), self._by_neighbours(final)], 1).double()
-        known, wanted = described[:count], described[count:]
-        width = known.shape[1]
-        held = self.held
-        if int((~held).sum()) <= 4 * width:
-            return Expected(scores.new_full((len(wanted),), mean), max(scale, 1e-12), mean, 0.0)
-        train, target = known[~held], scores[~held].double()
-        centre, spread = train.mean(0), train.std(0).clamp_min(1e-12)
-        train = (train - centre) / spread
-        ridge = _RIDGE * len(train) * torch.eye(width, dtype=train.dtype, device=train.device)
-        weights = torch.linalg.solve(train.T @ train + ridge, train.T @ (target - target.mean()))
-        error = (known[held] - centre) / spread @ weights + target.mean() - scores[held]
-        fit = 1 - float(error.square().mean()) / max(float(scores[held].double().var()), 1e-12)
-        # Far outside of what was seen a linear fit knows nothing.
-        low, high = scores.min(), scores.max()
-        moved = ((wanted - centre) / spread) @ weights
-        wide = torch.where(moved < 0, 1 / max(fit, _LEAST_FIT) ** 0.5, 1.0)
-        found = (moved * wide + target.mean()).to(final.dtype).clamp(low, high)
-        return Expected(found, max(scale, 1e-12), mean, fit)
+        users, items = self.known
+        scores = (final[users] * final[self.split :][items]).sum(-1)
+        scale, mean = float(scores.std()) if len(scores) > 1 else 1.0, float(scores.mean()) if len(scores) else 0.0
+        describe = self._descriptions(final)
+        described = describe(self.known)
+        if len(self.learned) <= 4 * (described.shape[1] + RECTIFIED):
+            return Expected(scores.new_full((self.pairs.shape[1],), mean), max(scale, 1e-12), mean, 0.0)
+        centre = described[self.learned].mean(0)
+        spread = described[self.learned].std(0).clamp_min(1e-12)
+        weights, offsets = self.weights.to(final), self.offsets.to(final)
 
-    def _by_neighbours(self, final: Tensor) -> Tensor:
-        """The columns (n, F) that the present vectors enter, through those of the neighbours."""
-        users, items = final[: self.size], final[self.size :]
-        mine, theirs = [], []
+        def features(described: Tensor) -> Tensor:
+            # Far outside of what was seen a fit knows nothing.
+            columns = ((described - centre) / spread).clamp(-_FARTHEST, _FARTHEST)
+            rectified = torch.relu(columns[:, -_RECTIFIED_INPUTS:] @ weights + offsets)
+            return torch.cat([columns, rectified], 1)
+
+        known = features(described).double()
+        train, target = known[self.learned], scores[self.learned].double()
+        middle, typical = train.mean(0), target.mean()
+        train = train - middle
+        ridge = _RIDGE * len(train) * torch.eye(train.shape[1], dtype=train.dtype, device=train.device)
+        solved = torch.linalg.solve(train.T @ train + ridge, train.T @ (target - typical))
+        error = (known[self.held] - middle) @ solved + typical - scores[self.held]
+        fit = 1 - float(error.square().mean()) / max(float(scores[self.held].double().var()), 1e-12)
+        read, shift = solved.to(final.dtype), float(middle @ solved)
+        moved = [features(describe(part)) @ read - shift for part in self.pairs.split(_BLOCK, 1)]
+        found = torch.cat(moved) if moved else scores.new_empty(0)
+        found = found * torch.where(found < 0, 1 / max(fit, _LEAST_FIT) ** 0.5, 1.0) + float(typical)
+        return Expected(found.clamp(scores.min(), scores.max()), max(scale, 1e-12), mean, fit)
+
+    def _descriptions(self, final: Tensor) -> Callable[[Tensor], Tensor]:
+        """What gives the columns (n, F) of pairs (2, n); those that are rectified too stand last."""
+        tables = final[: self.split], final[self.split :]
+        around: list[list[Tensor]] = [[], []]
         for _ in range(HOPS):
-            users, items = spmm(self.normalised, items), spmm(self.normalised.transposed, users)
-            mine.append(users)
-            theirs.append(items)
-        left, right = [rows[self.users] for rows in mine], [rows[self.items] for rows in theirs]
-        columns = [(a * b).sum(-1) for a in left for b in right]
-        for own, others, at in ((mine, theirs, self.users), (theirs, mine, self.items)):
-            for rows in own:
-                means = torch.stack([other.mean(0) for other in others], 1)
-                columns += torch.cat([rows.square().sum(-1, keepdim=True), rows @ means], 1)[at].unbind(1)
-        return torch.stack(columns, 1)
+            tables = spmm(self.normalised, tables[1]), spmm(self.normalised.transposed, tables[0])
+            around[0].append(tables[0])
+            around[1].append(tables[1])
+        of_nodes = []
+        for own, others in (around, reversed(around)):
+            means = torch.stack([other.mean(0) for other in others], 1)
+            lone = [torch.cat([rows.square().sum(-1, keepdim=True), rows @ means], 1) for rows in own]
+            of_nodes.append(torch.cat(lone, 1))
+        vectors = self.vectors
+
+        def describe(pairs: Tensor) -> Tensor:
+            users, items = pairs
+            own, other = self.degrees[0][users], self.degrees[1][items]
+            products = [own * other, own.square(), other.square()]
+            left, right = [rows[users] for rows in around[0]], [rows[items] for rows in around[1]]
+            meetings = [(a * b).sum(-1) for a in left for b in right]
+            return torch.cat(
+                [
+                    torch.stack(products, 1).to(final),
+                    (vectors[0][users] * vectors[1][items]).to(final),
+                    torch.stack([own, other], 1).to(final),
+                    torch.stack(meetings, 1),
+                    of_nodes[0][users],
+                    of_nodes[1][items],
+                ],
+                1,
+            )
+
+        return describe
 
 
 def expected_scores(
