@@ -70,9 +70,7 @@ class UnlearnRec(Unlearner):
         finetune_epochs: of each request; 0 is the one pass alone. The defaults of fine-tuning were chosen on
             ml-100k-unlearn with one injected edge for every user and item, drawn by and put into models of other seeds
             (100) than those of the published table (0), and looked at on its request and on that of ml-1m: among
-            settings alike on the first, those were taken that kept more Recall@20 on the last. With 3 retrained
-            references of seeds 101 to 103 they end .20 standard deviations of random scores above retraining, with
-            1.018 of its Recall@20.
+            settings alike on the first, those were taken that kept more Recall@20 on the last.
         finetune_forget: λ_u of fine-tuning; it grows from 0 to twice as much (as published it is constant).
         finetune_align: λ_p of fine-tuning.
         finetune_speed: the rate of fine-tuning starts at so many times the model's own and falls to 0; as published it

@@ -43,7 +43,7 @@ _RECTIFIED_INPUTS = 2 + HOPS * HOPS + 2 * HOPS * (1 + HOPS)
 _FARTHEST = 8.0
 """Standard deviations beyond which a column counts as so far."""
 _BLOCK = 1 << 13
-_RIDGE = 1e-4
+_RIDGE = 1e-3
 # A fit worse than this is not widened further: it would be noise.
 _LEAST_FIT = 0.5
 

@@ -221,7 +221,7 @@ def finetune(
     optimisers: dict[str, torch.optim.Optimizer] = {}
     rates: dict[str, float] = {}
     served.residual.model.train()
-    foretold, now = 0, weights
+    foretold, now, moved = 0, weights, torch.zeros_like(influence)
     for epoch in range(epochs):
         for phase in served.residual.phases():
             stream = randomness.generator(seed, f"finetuning/{phase.name}", epoch, ego.device)
@@ -231,7 +231,9 @@ def finetune(
                 rates[phase.name] = optimisers[phase.name].param_groups[0]["lr"]
             seen = 0
             for step, drawn in enumerate(phase.batches(epoch, stream)):
-                tables = ego.index_add(0, rows, encoder.transform(influence))
+                # Every second step is enough for W and b.
+                moved = encoder.transform(influence) if served.exact or step % 2 == 0 else moved.detach()
+                tables = ego.index_add(0, rows, moved)
                 if not phase.parameters:
                     with torch.no_grad():
                         served.residual.terms(tables, phase, drawn)
