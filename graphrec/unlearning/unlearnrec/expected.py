@@ -26,8 +26,8 @@ from torch import Tensor
 
 from graphrec.graphs.adjacency import Adjacency
 from graphrec.graphs.normalise import normalise
-from graphrec.layers.spectral import normalised, right_singular_vectors
-from graphrec.layers.spmm import multiply, spmm
+from graphrec.layers.spectral import singular_vectors
+from graphrec.layers.spmm import spmm
 from graphrec.randomness import derive, generator, hash_bits, hash_integers
 
 HOPS = 2
@@ -200,9 +200,7 @@ def expected_scores(
 def _leading_vectors(matrix: Adjacency) -> tuple[Tensor, Tensor]:
     """Of the graph alone: the same for every state of a model, so they are kept with the matrix."""
     if "leading singular vectors" not in matrix.cache:
-        scaled = normalised(matrix)
-        values, right = right_singular_vectors(scaled, min(VECTORS, *matrix.shape), rounds=ROUNDS, extra=8)
-        left = multiply(scaled, right) / values.clamp_min(torch.finfo(values.dtype).tiny)
+        left, _, right = singular_vectors(matrix, min(VECTORS, *matrix.shape), rounds=ROUNDS, extra=8)
         matrix.cache["leading singular vectors"] = left, right
     kept: tuple[Tensor, Tensor] = matrix.cache["leading singular vectors"]
     return kept
