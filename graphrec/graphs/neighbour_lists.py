@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from graphrec.errors import InputError
+from graphrec.graphs.owners import place_within
 from graphrec.graphs.relational import RelationalGraph
 from graphrec.randomness import derive, hash_bits
 
@@ -39,8 +40,7 @@ def sample_neighbour_lists(graph: RelationalGraph, count: int, *, seed: int) -> 
         owner = heads[many]
         order = _by_hash(owner, hash_bits(seed, owner, relation[many], tails[many]))
         owner = owner[order]
-        first = torch.searchsorted(owner, owner)  # the place where an owner's run begins
-        rank = torch.arange(len(owner), device=owner.device) - first
+        rank = place_within(owner)
         taken = rank < count
         lists[owner[taken], rank[taken]] = many[order][taken]
     few = torch.nonzero(degree[heads] < count)[:, 0]

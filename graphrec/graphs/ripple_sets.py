@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from graphrec.errors import InputError
+from graphrec.graphs.owners import place_within
 from graphrec.graphs.relational import RelationalGraph
 from graphrec.randomness import derive, hash_bits, hash_integers, joined_bits
 
@@ -130,7 +131,7 @@ def _sample(draws: _Draws, user: Tensor, edge: Tensor, copy: Tensor, found: Tens
     order = kept[torch.argsort(bits[kept], stable=True)]
     order = order[torch.argsort(user[order], stable=True)]
     owner = user[kept]  # as they ascend, an order by owner leaves them where they are
-    rank = torch.arange(len(kept), device=user.device) - torch.searchsorted(owner, owner)
+    rank = place_within(owner)
     taken = rank < size
     found[owner[taken], rank[taken]] = edge[order[taken]]
     if resample:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from graphrec.errors import InputError
+from graphrec.graphs.owners import place_within
 from graphrec.graphs.relational import RelationalGraph
 from graphrec.randomness import derive, hash_uniform
 
@@ -53,7 +54,7 @@ def weighted_neighbour_lists(graph: RelationalGraph, weight: Tensor, count: int,
         order = torch.argsort(times(many), stable=True)
         order = order[torch.argsort(heads[many][order], stable=True)]
         owner = heads[many]  # as they ascend, an order by owner leaves them where they are
-        rank = torch.arange(len(many), device=many.device) - torch.searchsorted(owner, owner)
+        rank = place_within(owner)
         taken = rank < count
         lists[owner[taken], rank[taken]] = many[order][taken]
     few = torch.nonzero(degree[heads] <= count)[:, 0]

@@ -16,6 +16,7 @@ from torch.nn import functional
 from graphrec.errors import InputError
 from graphrec.graphs.adjacency import Adjacency
 from graphrec.graphs.augment import subgraph
+from graphrec.graphs.owners import place_within
 from graphrec.graphs.relational import RelationalGraph
 from graphrec.layers.relational import edge_softmax
 from graphrec.layers.spmm import sddmm, spmm
@@ -101,9 +102,7 @@ def item_tails(graph: RelationalGraph, item_type: str, limit: int, *, seed: int 
         bits = hash_bits(derive(seed, "visible triples"), heads[own], graph.relation[own], graph.tails()[own])
         order = own[torch.argsort(bits, stable=True)]
     order = order[torch.argsort(heads[order], stable=True)]
-    owner = heads[order]
-    rank = torch.arange(len(order), device=order.device) - torch.searchsorted(owner, owner)
-    edge = torch.sort(order[rank < limit]).values
+    edge = torch.sort(order[place_within(heads[order]) < limit]).values
     nodes, tails = torch.unique(graph.tails()[edge], return_inverse=True)
     adjacency = Adjacency.from_edges(
         torch.stack([heads[edge] - span.start, tails]), (span.stop - span.start, len(nodes))
