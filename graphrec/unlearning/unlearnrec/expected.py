@@ -36,7 +36,7 @@ ROUNDS = 3
 """Of the power iteration that gives the vectors: features of a fit, they need not be exact."""
 PAIRS = 1 << 13
 """Random pairs that a fit is made on, two thirds of them, and judged by, one third."""
-RECTIFIED = 128
+RECTIFIED = 256
 """Random rectified sums among the features."""
 # Two degrees, the products of neighbours' means, and of each side their norms and products with the mean node.
 _RECTIFIED_INPUTS = 2 + HOPS * HOPS + 2 * HOPS * (1 + HOPS)
