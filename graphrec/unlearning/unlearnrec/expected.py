@@ -131,16 +131,17 @@ class Foretelling:
             rectified = torch.relu(columns[:, -_RECTIFIED_INPUTS:] @ weights + offsets)
             return torch.cat([columns, rectified], 1)
 
-        known = features(described).double()
-        train, target = known[self.learned], scores[self.learned].double()
+        known = features(described)
+        train, target = known[self.learned], scores[self.learned]
         middle, typical = train.mean(0), target.mean()
         train = train - middle
-        ridge = _RIDGE * len(train) * torch.eye(train.shape[1], dtype=train.dtype, device=train.device)
-        solved = torch.linalg.solve(train.T @ train + ridge, train.T @ (target - typical))
+        gram = (train.T @ train).double()
+        gram.diagonal().add_(_RIDGE * len(train))
+        solved = torch.linalg.solve(gram, (train.T @ (target - typical)).double()).to(final.dtype)
         error = (known[self.held] - middle) @ solved + typical - scores[self.held]
-        fit = 1 - float(error.square().mean()) / max(float(scores[self.held].double().var()), 1e-12)
-        read, shift = solved.to(final.dtype), float(middle @ solved)
-        moved = [features(describe(part)) @ read - shift for part in self.pairs.split(_BLOCK, 1)]
+        fit = 1 - float(error.square().mean()) / max(float(scores[self.held].var()), 1e-12)
+        shift = float(middle @ solved)
+        moved = [features(describe(part)) @ solved - shift for part in self.pairs.split(_BLOCK, 1)]
         found = torch.cat(moved) if moved else scores.new_empty(0)
         found = found * torch.where(found < 0, 1 / max(fit, _LEAST_FIT) ** 0.5, 1.0) + float(typical)
         return Expected(found.clamp(scores.min(), scores.max()), max(scale, 1e-12), mean, fit)
