@@ -77,7 +77,7 @@ def _make(adj: Adjacency) -> GroupedRows:
             left, _, right = singular_vectors(adj, min(_VECTORS, *adj.shape), rounds=_ROUNDS, extra=0)
             adj.pattern_cache["row_orders"] = _by_strongest(left), _by_strongest(right)
         orders = adj.pattern_cache["row_orders"]
-        places = tuple(torch.empty_like(x).scatter_(0, x, torch.arange(len(x))) for x in orders)
+        places = tuple(torch.argsort(order) for order in orders)  # of a permutation: its inverse
         sides = zip((adj, adj.transposed), orders, strict=True)
         first = tuple(matrix.row_subset(order, edges=False) for matrix, order in sides)
         between = tuple(

@@ -141,8 +141,7 @@ class Foretelling:
         error = (known[self.held] - middle) @ solved + typical - scores[self.held]
         fit = 1 - float(error.square().mean()) / max(float(scores[self.held].var()), 1e-12)
         shift = float(middle @ solved)
-        moved = [features(describe(part)) @ solved - shift for part in self.pairs.split(_BLOCK, 1)]
-        found = torch.cat(moved) if moved else scores.new_empty(0)
+        found = torch.cat([features(describe(part)) @ solved - shift for part in self.pairs.split(_BLOCK, 1)])
         found = found * torch.where(found < 0, 1 / max(fit, _LEAST_FIT) ** 0.5, 1.0) + float(typical)
         return Expected(found.clamp(scores.min(), scores.max()), max(scale, 1e-12), mean, fit)
 
